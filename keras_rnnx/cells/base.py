@@ -1,0 +1,105 @@
+"""What every cell is: a frozen description with a pure step.
+
+Axes: B batch, T time, D input features, U units, G gates.
+"""
+
+import abc
+import dataclasses
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Weight(NamedTuple):
+    """One weight of a cell: its shape and its role.
+
+    The role ("kernel", "recurrent" or "bias") decides which of the layer's initializers,
+    regularizers and constraints apply to it.
+    """
+
+    shape: tuple
+    role: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CellSpec(abc.ABC):
+    """A recurrent cell without its weights: equal settings make equal (and hashable) specs.
+
+    A cell is split in three, so that what does not depend on the state leaves the loop:
+
+        xg             = project(weights, x)                  all steps at once, one product
+        prepared       = prepare(weights)                     once a sequence
+        output, states = step(prepared, product, xg_t, states, constants)      T times
+
+    `step` is pure: same arguments, same results; no variables, no random draws, no captured
+    tensors. It multiplies by a recurrent matrix only through `product(name, h)`, which lets the
+    engine take the matrix's gradient out of the loop (see `keras_rnnx.engine`).
+    """
+
+    units: int
+
+    @property
+    @abc.abstractmethod
+    def state_sizes(self):
+        """Size of each state, in order."""
+
+    @property
+    def output_size(self):
+        """Size of the output."""
+        return self.state_sizes[0]
+
+    @abc.abstractmethod
+    def weights(self, input_dim):
+        """The weights by name, in the order of Keras: `{name: Weight}`."""
+
+    def project(self, weights, x):
+        """`x [..., D] -> xg [..., G*U]`: the part of the step that no state enters."""
+        return affine(x, weights["kernel"], weights.get("bias"))
+
+    def prepare(self, weights):
+        """The weights that `step` uses, as it uses them: `{name: tensor}`."""
+        return {"recurrent_kernel": weights["recurrent_kernel"]}
+
+    @abc.abstractmethod
+    def step(self, weights, product, x, states, constants):
+        """One step: `(output, new states)` from the projected input and the states."""
+
+
+HALF = (tf.float16, tf.bfloat16)
+
+
+def affine(x, kernel, bias=None):
+    """`x @ kernel + bias` in the dtype of `x [..., D]`, whatever the dtype of the weights.
+
+    For a half-precision `x` the gradients of `kernel` and `bias` are summed over all rows in
+    float32: a sum of thousands of rows loses its small terms in 8 or 11 bits.
+    """
+    if x.dtype in HALF:
+        return _affine_half(x, kernel, bias)
+    y = tf.tensordot(x, tf.cast(kernel, x.dtype), axes=1)
+    return y if bias is None else y + tf.cast(bias, x.dtype)
+
+
+def _affine_half(x, kernel, bias):
+    @tf.custom_gradient
+    def multiply(x, kernel, *bias):
+        y = tf.tensordot(x, tf.cast(kernel, x.dtype), axes=1)
+        for b in bias:
+            y += tf.cast(b, x.dtype)
+
+        def grad(dy):
+            dx = tf.tensordot(dy, tf.cast(kernel, dy.dtype), axes=[[-1], [1]])
+            x_rows, dy_rows = float32_rows(x), float32_rows(dy)
+            d_kernel = tf.matmul(x_rows, dy_rows, transpose_a=True)
+            d_bias = [tf.cast(tf.reduce_sum(dy_rows, axis=0), b.dtype) for b in bias]
+            return dx, tf.cast(d_kernel, kernel.dtype), *d_bias
+
+        return y, grad
+
+    return multiply(x, kernel, *(() if bias is None else (bias,)))
+
+
+def float32_rows(a):
+    """`[..., N] -> [rows, N]`, half precision widened to float32, so that sums keep their bits."""
+    rows = tf.reshape(a, [-1, a.shape[-1] or tf.shape(a)[-1]])
+    return tf.cast(rows, tf.float32) if a.dtype in HALF else rows

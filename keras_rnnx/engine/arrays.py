@@ -1,0 +1,72 @@
+"""Loops and the arrays that grow in them: the same code as a graph loop or as a Python loop.
+
+In a graph an array is a TensorList held by its handle (`tf.TensorArray` would do, but only with a
+static element shape, and then a sequence of zero steps with an unknown batch cannot be stacked).
+In a Python loop, eager or unrolled, it is a plain list.
+"""
+
+import tensorflow as tf
+
+
+def repeat(steps, body, carry, unroll=False, differentiable=False):
+    """`carry = body(t, carry)` for t = 0 .. steps - 1, `carry` being a tree of tensors and arrays.
+
+    `differentiable`: TensorFlow will differentiate the loop itself; XLA then needs the bound.
+    """
+    if unroll or tf.executing_eagerly():
+        for t in range(int(steps)):
+            carry = body(t, carry)
+        return carry
+    bound = steps if differentiable else None
+    _, carry = tf.while_loop(
+        lambda t, _: t < steps,
+        lambda t, carry: (t + 1, body(t, carry)),
+        (tf.constant(0), carry),
+        maximum_iterations=bound,
+    )
+    return carry
+
+
+class Array:
+    """A `[steps, ...]` array written step by step; `None` dimensions of `spec` are the batch.
+
+    What is carried through the loop is `start()`, `write(...)` of it, and so on; `stack` turns the
+    last one into a tensor. Elements never written are zero.
+    """
+
+    def __init__(self, spec, steps, batch, unroll=False):
+        self.dtype = spec.dtype
+        self.python = unroll or tf.executing_eagerly()
+        self.steps = steps
+        self.shape = element_shape(spec, batch)
+
+    def start(self):
+        if self.python:
+            return ()
+        return tf.raw_ops.TensorListReserve(
+            element_shape=self.shape, num_elements=self.steps, element_dtype=self.dtype
+        )
+
+    def write(self, handle, t, value):
+        if self.python:
+            return (*handle, (t, value))  # backward passes write from the end
+        return tf.raw_ops.TensorListSetItem(input_handle=handle, index=t, item=value)
+
+    def stack(self, handle):
+        if self.python:
+            if handle:
+                return tf.stack([value for _, value in sorted(handle, key=lambda item: item[0])])
+            return tf.zeros(tf.concat([[0], self.shape], axis=0), self.dtype)
+        return tf.raw_ops.TensorListStack(
+            input_handle=handle, element_shape=self.shape, element_dtype=self.dtype
+        )
+
+
+def element_shape(spec, batch):
+    """The shape of `spec` as numbers where known, with `batch` in place of an unknown first axis."""
+    shape = spec.shape.as_list()
+    if shape and shape[0] is None:
+        if all(size is not None for size in shape[1:]):
+            return tf.stack([batch, *shape[1:]])
+        shape[0] = None
+    return tf.constant([-1 if size is None else size for size in shape], tf.int32)

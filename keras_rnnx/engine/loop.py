@@ -1,0 +1,377 @@
+"""The loop over time and its backward pass, for any step.
+
+The idea:
+  1. Inside the loop a step multiplies by a matrix only through `product(name, h)`, so the saving
+     loop records every product p = h R (and every state) while it runs forward.
+  2. Backward, each step is replayed under a tape with the recorded products in place of the
+     multiplications: the tape sees element-wise work only, and gives dp for every product.
+  3. After the loop each matrix gets its gradient from ONE product over all T*B rows,
+     dR = sum_t h_t^T dp_t.
+
+Differentiating the loop automatically would instead add a full-size dR at every step.
+
+Axes: T time (leading), B batch.  Everything here is time-major and flat (tuples of tensors).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_rnnx.cells import HALF
+from keras_rnnx.engine.arrays import Array
+from keras_rnnx.engine.arrays import repeat
+from keras_rnnx.engine.masking import select
+from keras_rnnx.engine.products import Products
+from keras_rnnx.engine.products import bias_gradient
+from keras_rnnx.engine.products import matrix_gradient
+from keras_rnnx.engine.trace import trace
+
+
+class Data(NamedTuple):
+    """The tensors of one run, flat. `xs` may be longer than `steps` (padding to a bucket)."""
+
+    steps: Any  # int, or a scalar tensor
+    xs: tuple  # [T, B, ...] each
+    mask: Any  # [T, B] bool, or None
+    weights: tuple
+    states: tuple  # [B, ...] each
+    constants: tuple
+
+
+class Saved(NamedTuple):
+    """What the saving loop keeps for the backward pass, all `[T, B, ...]`."""
+
+    states: tuple  # before each step
+    products: tuple
+
+
+class Structure:
+    """The structure of a tree, comparable and hashable."""
+
+    def __init__(self, tree):
+        self.tree = tf.nest.map_structure(lambda _: 0, tree)
+
+    def pack(self, flat):
+        return tf.nest.pack_sequence_as(self.tree, list(flat))
+
+    def __eq__(self, other):
+        return repr(self.tree) == repr(other.tree)
+
+    def __hash__(self):
+        return hash(repr(self.tree))
+
+
+@dataclasses.dataclass(frozen=True)
+class Recurrence:
+    """A step with all that is fixed about its repetition; its methods are the loops.
+
+    Equal recurrences share their compiled loops, so everything in here is compared by value.
+    """
+
+    step: Callable
+    names: tuple  # of the weights
+    xs: Structure
+    states: Structure
+    constants: Structure
+    last_only: bool = False  # the output is that of the last step
+    zero_masked: bool = False  # outputs of masked steps are zeros instead of repeated
+    unroll: bool = False
+
+    # -- forward ---------------------------------------------------------------------------
+
+    def infer(self, data, outputs=None, differentiable=False):
+        """Outputs and last states; nothing is kept. `outputs`: their specs, if known."""
+        if outputs is None:
+            (outputs, _), structure = self._trace_step(data)
+        else:
+            outputs, structure = tf.nest.flatten(outputs), Structure(outputs)
+        outs, states, _ = self._forward(data, outputs, differentiable=differentiable)
+        return structure.pack(outs), states
+
+    def save(self, data):
+        """Outputs and last states, and what the backward pass needs."""
+        (outputs, products), structure = self._trace_step(data)
+        outs, states, saved = self._forward(data, outputs, products, keep=True)
+        return structure.pack(outs), states, saved
+
+    def _forward(self, data, outputs, products=(), keep=False, differentiable=False):
+        """The loop itself: outputs, last states and what was kept."""
+        arrays = lambda specs: [self._array(data, spec) for spec in specs]
+        out_arrays = [] if self.last_only else arrays(outputs)
+        kept_arrays = arrays(map(_like, data.states)) if keep else []
+        value_arrays = arrays(products)
+        every = (*out_arrays, *kept_arrays, *value_arrays)
+        previous = self._zero_outputs(data, outputs) if self._repeats(data) else ()
+        weights = _compute_weights(data)
+
+        def body(t, carry):
+            states, previous, handles = carry
+            x = [a[t] for a in data.xs]
+            output, new, calls = self._step(x, weights, states, data.constants)
+            output = tf.nest.flatten(output)
+            if data.mask is not None:
+                on = data.mask[t]
+                held = map(tf.zeros_like, output) if self.zero_masked else previous
+                output = [select(on, o, p) for o, p in zip(output, held, strict=True)]
+                new = [select(on, n, s) for n, s in zip(new, states, strict=True)]
+            values = (
+                *(() if self.last_only else output),
+                *((*states, *calls.values) if keep else ()),
+            )
+            handles = tuple(
+                a.write(h, t, v) for a, h, v in zip(every, handles, values, strict=True)
+            )
+            return tuple(new), tuple(output) if previous else (), handles
+
+        carry = (data.states, previous, tuple(a.start() for a in every))
+        states, previous, handles = repeat(data.steps, body, carry, self.unroll, differentiable)
+        stacks = [a.stack(h) for a, h in zip(every, handles, strict=True)]
+        outs, kept, values = _cut(stacks, len(out_arrays), len(kept_arrays))
+        return previous if self.last_only else outs, states, Saved(kept, values)
+
+    # -- backward --------------------------------------------------------------------------
+
+    def back(self, data, saved, d_outs, d_states):
+        """Gradients of xs, weights, states and constants (None where there is none)."""
+        replay = self._trace_replay(data, saved)
+        weights = _compute_weights(data)
+        dx_arrays = [self._array(data, spec) for spec in replay.specs["x"]]
+        dp_arrays = [self._array(data, spec) for spec in replay.specs["products"]]
+        input_arrays = [self._array(data, spec) for spec in replay.specs["inputs"]]
+        every = (*dx_arrays, *dp_arrays, *input_arrays)
+        sums = tuple(tf.zeros(s.shape, _wide(s.dtype)) for s in replay.specs["weights"])
+        constant_sums = [data.constants[i] for i in replay.notes.constants]
+        sums += tuple(tf.zeros(tf.shape(c), _wide(c.dtype)) for c in constant_sums)
+        # What flows back from a repeated output to the step that made it.
+        d_previous = tuple(d_outs) if self.last_only else ()
+        if not self.last_only and self._repeats(data):
+            d_previous = tuple(tf.zeros_like(d[0]) for d in d_outs)
+
+        def body(k, carry):
+            d_states, d_previous, sums, handles = carry
+            t = data.steps - 1 - k
+            d_output = list(d_previous) if self.last_only else [d[t] for d in d_outs]
+            if d_previous and not self.last_only:
+                d_output = [a + b for a, b in zip(d_output, d_previous, strict=True)]
+            d_new, d_held, d_back = d_states, None, [tf.zeros_like(d) for d in d_output]
+            if data.mask is not None:
+                mask = data.mask[t]
+                on = lambda d: select(mask, d, tf.zeros_like(d))
+                off = lambda d: select(mask, tf.zeros_like(d), d)
+                if not self.zero_masked:
+                    d_back = [off(d) for d in d_output]
+                d_held = [off(d) for d in d_states]
+                d_output, d_new = [on(d) for d in d_output], [on(d) for d in d_states]
+            x = [a[t] for a in data.xs]
+            before = [a[t] for a in saved.states]
+            recorded = [a[t] for a in saved.products]
+            d, _ = self._replay(
+                x, before, recorded, weights, data.constants, d_output, d_new
+            )
+            d_states = d["states"]
+            if d_held is not None:
+                d_states = [a + b for a, b in zip(d_states, d_held, strict=True)]
+            small = (*d["weights"], *d["constants"])
+            sums = tuple(a + tf.cast(g, a.dtype) for a, g in zip(sums, small, strict=True))
+            values = (*d["x"], *d["products"], *d["inputs"])
+            handles = tuple(
+                a.write(h, t, v) for a, h, v in zip(every, handles, values, strict=True)
+            )
+            return tuple(d_states), tuple(d_back) if d_previous else (), sums, handles
+
+        carry = (tuple(d_states), d_previous, sums, tuple(a.start() for a in every))
+        d_states, _, sums, handles = repeat(data.steps, body, carry, self.unroll)
+        stacks = [a.stack(h) for a, h in zip(every, handles, strict=True)]
+        dx, dp, inputs = _cut(stacks, len(dx_arrays), len(dp_arrays))
+        d_weights, d_constants = self._after_loop(data, saved, replay.notes, sums, dp, inputs)
+        return _spread(dx, replay.notes.x, data.xs), d_weights, d_states, d_constants
+
+    def save_and_back(self, data, d_outs, d_states):
+        """The backward pass of a forward pass that kept nothing."""
+        _, _, saved = self.save(data)
+        return self.back(data, saved, d_outs, d_states)
+
+    def _after_loop(self, data, saved, notes, sums, dp, inputs):
+        """Gradients of weights and constants: the sums of the loop plus one product per matrix."""
+        sums = list(sums)
+        weights = dict(zip((self.names[i] for i in notes.weights), sums))
+        constants = dict(zip(notes.constants, sums[len(notes.weights) :]))
+
+        def add(gradients, key, gradient):
+            gradients[key] = gradients[key] + gradient if key in gradients else gradient
+
+        inputs = iter(inputs)
+        packed = self.constants.pack(range(len(data.constants)))
+        for call, d in zip(notes.calls, dp, strict=True):
+            h = saved.states[call.state] if call.state is not None else next(inputs)
+            if call.name in self.names and data.weights[self.names.index(call.name)].shape.rank == 2:
+                like = data.weights[self.names.index(call.name)]
+                add(weights, call.name, matrix_gradient(call, like, h, d))
+            else:
+                i = packed[call.name]
+                add(constants, i, matrix_gradient(call, data.constants[i], h, d))
+            if call.bias is not None:
+                add(weights, call.bias, bias_gradient(d))
+        d_weights = tuple(
+            tf.cast(weights[n], w.dtype) if n in weights else None
+            for n, w in zip(self.names, data.weights, strict=True)
+        )
+        d_constants = tuple(
+            tf.cast(constants[i], c.dtype) if i in constants else None
+            for i, c in enumerate(data.constants)
+        )
+        return d_weights, d_constants
+
+    # -- one step --------------------------------------------------------------------------
+
+    def _step(self, x, weights, states, constants, recorded=None):
+        """`(output, flat new states, products)` of one step."""
+        states = list(states)
+        constants = self.constants.pack(constants)
+        weights = dict(zip(self.names, weights, strict=True))
+        products = Products(weights, constants, states, recorded)
+        output, new = self.step(
+            weights, products, self.xs.pack(x), self.states.pack(states), constants
+        )
+        new = tf.nest.flatten(new)
+        if len(new) != len(states) or not all(map(_alike, new, states)):
+            raise ValueError(
+                f"The step returned states {[_describe(n) for n in new]}, expected the like of "
+                f"those it got: {[_describe(s) for s in states]}."
+            )
+        # A loop's carry keeps its static shape; the step may know less of it than the start.
+        new = [n if tf.executing_eagerly() else tf.ensure_shape(n, s.shape) for n, s in zip(new, states)]
+        return output, new, products
+
+    def _replay(self, x, before, recorded, weights, constants, d_output, d_new):
+        """Gradients of one step, its products being given; and notes on which there are."""
+        floating = lambda tensors: [i for i, a in enumerate(tensors) if a.dtype.is_floating]
+        xi, wi, ci = floating(x), floating(weights), floating(constants)
+        with tf.GradientTape() as tape:
+            sources = {
+                "x": [x[i] for i in xi],
+                "states": list(before),
+                "products": list(recorded),
+                "weights": [weights[i] for i in wi],
+                "constants": [constants[i] for i in ci],
+            }
+            tape.watch(sources)
+            output, new, products = self._step(x, weights, before, constants, recorded)
+        d = tape.gradient([*tf.nest.flatten(output), *new], sources, [*d_output, *d_new])
+        d = tf.nest.map_structure(lambda g: g if g is None else tf.convert_to_tensor(g), d)
+        for key in ("x", "states", "products"):
+            d[key] = [
+                tf.zeros_like(s) if g is None else g for g, s in zip(d[key], sources[key])
+            ]
+        notes = Notes(
+            x=tuple(xi),
+            weights=tuple(i for i, g in zip(wi, d["weights"]) if g is not None),
+            constants=tuple(i for i, g in zip(ci, d["constants"]) if g is not None),
+            calls=tuple(products.calls),
+        )
+        d["weights"] = [g for g in d["weights"] if g is not None]
+        d["constants"] = [g for g in d["constants"] if g is not None]
+        # Inputs of products that are not just a state are made again here, to be kept.
+        d["inputs"] = [
+            h for h, call in zip(products.inputs, products.calls) if call.state is None
+        ]
+        return d, notes
+
+    # -- shapes ----------------------------------------------------------------------------
+
+    def _trace_step(self, data):
+        """Specs of the outputs and of the products, and the structure of the output."""
+
+        def step(x, weights, states, constants):
+            output, _, products = self._step(x, weights, states, constants)
+            return (tf.nest.flatten(output), products.values), Structure(output)
+
+        x = [_drop_time(a) for a in data.xs]
+        return trace(step, x, _compute_weights(data), data.states, data.constants)
+
+    def _trace_replay(self, data, saved):
+        outputs, _ = self._trace_step(data).specs
+        x, before, recorded = (
+            [_drop_time(a) for a in arrays] for arrays in (data.xs, saved.states, saved.products)
+        )
+        weights = _compute_weights(data)
+        return trace(
+            self._replay, x, before, recorded, weights, data.constants, outputs, data.states
+        )
+
+    def _repeats(self, data):
+        """Whether the loop carries the last output along."""
+        return self.last_only or (data.mask is not None and not self.zero_masked)
+
+    def _zero_outputs(self, data, outputs):
+        batch = _batch(data)
+        return tuple(tf.zeros(_with_batch(s.shape, batch), s.dtype) for s in outputs)
+
+    def _array(self, data, spec):
+        return Array(spec, _length(data), _batch(data), self.unroll)
+
+
+class Notes(NamedTuple):
+    """Which gradients a replayed step has, by position, and its products."""
+
+    x: tuple
+    weights: tuple
+    constants: tuple
+    calls: tuple
+
+
+def _compute_weights(data):
+    """The weights in the dtype of the computation, which is that of the states."""
+    dtype = data.states[0].dtype
+    return tuple(tf.cast(w, dtype) if w.dtype.is_floating else w for w in data.weights)
+
+
+def _wide(dtype):
+    """The dtype in which a sum over steps is kept."""
+    return tf.float32 if dtype in HALF else dtype
+
+
+def _like(state):
+    return tf.TensorSpec(state.shape, state.dtype)
+
+
+def _drop_time(a):
+    return tf.TensorSpec(a.shape[1:], a.dtype)
+
+
+def _length(data):
+    return data.xs[0].shape[0] if data.xs[0].shape[0] is not None else tf.shape(data.xs[0])[0]
+
+
+def _batch(data):
+    return data.xs[0].shape[1] if data.xs[0].shape[1] is not None else tf.shape(data.xs[0])[1]
+
+
+def _with_batch(shape, batch):
+    return [batch if size is None else size for size in shape]
+
+
+def _cut(items, *sizes):
+    """`items` in pieces of these sizes and a rest."""
+    pieces, start = [], 0
+    for size in sizes:
+        pieces.append(tuple(items[start : start + size]))
+        start += size
+    return (*pieces, tuple(items[start:]))
+
+
+def _spread(gradients, positions, tensors):
+    """Gradients at their positions, None elsewhere."""
+    found = dict(zip(positions, gradients, strict=True))
+    return tuple(found.get(i) for i in range(len(tensors)))
+
+
+def _alike(a, b):
+    return a.dtype == b.dtype and a.shape.is_compatible_with(b.shape)
+
+
+def _describe(tensor):
+    return f"{tensor.dtype.name}{list(tensor.shape)}"

@@ -1,0 +1,105 @@
+"""The one way in which a step multiplies by a matrix: `product(name, h)`.
+
+    product(name, h)                    h [B, K] @ weights[name] [K, N]             -> [B, N]
+    product(name, h, transpose=True)    h [B, N] @ weights[name]^T                  -> [B, K]
+    product(name, h, bias=name)         the same plus weights[name] [N]
+    product(name, h) of a constant      h [B, K] by each sample's constants[name] [B, K, N]
+
+Going through one function lets the engine record the products on the way forward and take each
+matrix's gradient afterwards, from all steps at once.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_rnnx.cells import float32_rows
+
+
+class Call(NamedTuple):
+    """One call of `product` in a step."""
+
+    name: str
+    transpose: bool
+    bias: str | None
+    state: int | None  # which state its input is, if it is one unchanged
+
+
+class Products:
+    """Hands `product` to a step and remembers the calls and their values.
+
+    weights: `{name: [K, N]}`; constants: the step's constants, looked up by name if a dict.
+    recorded: the values to return instead of multiplying (the replay of the backward pass).
+    """
+
+    def __init__(self, weights, constants, states, recorded=None):
+        self.weights = weights
+        self.constants = constants if isinstance(constants, dict) else {}
+        self.states = states
+        self.recorded = recorded
+        self.calls, self.inputs, self.values = [], [], []
+
+    def __call__(self, name, h, *, transpose=False, bias=None):
+        matrix = self.find(name, h)
+        self.calls.append(Call(name, transpose, bias, position(h, self.states)))
+        self.inputs.append(h)
+        if self.recorded is None:
+            value = multiply(h, matrix, transpose)
+            if bias is not None:
+                value += self.weights[bias]
+        else:
+            value = replayed(h, self.recorded[len(self.values)], matrix, transpose)
+        self.values.append(value)
+        return value
+
+    def find(self, name, h):
+        """The matrix of this name, checked."""
+        if name in self.weights and self.weights[name].shape.rank == 2 and h.shape.rank == 2:
+            return self.weights[name]
+        if name in self.constants and self.constants[name].shape.rank == 3 and h.shape.rank == 2:
+            return self.constants[name]
+        known = {k: tuple(v.shape) for k, v in (*self.weights.items(), *self.constants.items())}
+        raise ValueError(
+            f"product({name!r}, h) got h of shape {tuple(h.shape)}, which goes with no matrix of "
+            f"that name. Known are {known}. Expected h [B, K] and a weight [K, N] or, for one "
+            "matrix per sample, a constant [B, K, N]."
+        )
+
+
+def position(tensor, tensors):
+    """Where `tensor` itself (the same object) stands in `tensors`, or None."""
+    return next((i for i, other in enumerate(tensors) if other is tensor), None)
+
+
+def multiply(h, matrix, transpose):
+    if matrix.shape.rank == 2:
+        return tf.matmul(h, matrix, transpose_b=transpose)
+    return tf.linalg.matvec(matrix, h, transpose_a=not transpose)
+
+
+def replayed(h, value, matrix, transpose):
+    """`value`, recorded on the way forward, with the gradient that the product has."""
+
+    @tf.custom_gradient
+    def replay(h, value):
+        return tf.identity(value), lambda d: (multiply(d, matrix, not transpose), d)
+
+    return replay(h, value)
+
+
+def matrix_gradient(call, like, h, d):
+    """Gradient of a product's matrix from all steps: `h [T, B, K]`, `d [T, B, N]`, one product.
+
+    Half precision is summed in float32.
+    """
+    if call.transpose:
+        h, d = d, h
+    if like.shape.rank == 2:
+        return tf.matmul(float32_rows(h), float32_rows(d), transpose_a=True)
+    wide = tf.float64 if h.dtype == tf.float64 else tf.float32
+    return tf.einsum("tbk,tbn->bkn", tf.cast(h, wide), tf.cast(d, wide))
+
+
+def bias_gradient(d):
+    """Gradient of a product's bias from all steps: `d [T, B, N] -> [N]`."""
+    return tf.reduce_sum(float32_rows(d), axis=0)

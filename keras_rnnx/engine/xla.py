@@ -1,0 +1,83 @@
+"""Compiling loops with XLA: does it work here, may it be used here, and the cache.
+
+Compiled functions live in a module cache and never on a layer: whatever `tf.function` a layer
+holds, `tf.saved_model.save` writes into the export, and a server refuses must-compile functions.
+"""
+
+import contextlib
+import contextvars
+import functools
+import warnings
+
+import tensorflow as tf
+
+_portable = contextvars.ContextVar("keras_rnnx_portable", default=False)
+
+
+@contextlib.contextmanager
+def portable():
+    """Context in which every layer runs the plain loop, whatever its mode and options.
+
+    A graph traced inside holds stock ops only and no must-compile function, so that it can be
+    exported: also where `training=True` is baked into a functional model, which would otherwise
+    trace the compiled loop.
+
+    Example:
+
+    >>> import keras, keras_rnnx, tensorflow as tf
+    >>> inputs = keras.Input((None, 3))
+    >>> layer = keras_rnnx.LSTM(4, dropout=0.5)
+    >>> model = keras.Model(inputs, layer(inputs, training=True))  # Monte-Carlo dropout
+    >>> with keras_rnnx.portable():
+    ...     layer.plan(training=True).backend
+    'plain'
+    """
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
+
+
+def is_portable():
+    return _portable.get()
+
+
+def device_type():
+    return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+
+
+@functools.lru_cache(maxsize=None)
+def failure(device):
+    """Why XLA does not work on this type of device, or None: one tiny probe per process."""
+    try:
+        with tf.init_scope(), tf.device(f"/{device}:0"):
+            probe = tf.function(lambda x: 2 * x, jit_compile=True, autograph=False)
+            probe(tf.constant(1.0)).numpy()
+    except Exception as error:  # whatever its kind: the plain loop serves, and says why
+        reason = f"XLA does not work on this {device}: {str(error).splitlines()[0]}"
+        warnings.warn(f"keras_rnnx runs its plain loop, which is slower. {reason}", stacklevel=2)
+        return reason
+    return None
+
+
+@functools.lru_cache(maxsize=None)
+def function(recurrence, method, jit_compile):
+    """A loop of `recurrence` as a graph function, shared by all equal recurrences.
+
+    The cache holds every function for good: graphs that call one refer to it by name only.
+    """
+    return tf.function(
+        getattr(recurrence, method), jit_compile=jit_compile or None, autograph=False
+    )
+
+
+def bucket(steps):
+    """The padded length for `steps`: 1 to 16, then in steps of at most 12.5 %.
+
+    A few lengths stand for all, so that a loop over sequences of every length compiles a few times
+    and not once per length.
+    """
+    shift = tf.reduce_sum(tf.cast(steps > tf.constant([2**k for k in range(4, 31)]), tf.int32))
+    step = tf.bitwise.left_shift(1, shift)
+    return tf.maximum((steps + step - 1) // step * step, 1)

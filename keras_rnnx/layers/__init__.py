@@ -1,0 +1,11 @@
+"""Layers: what a Keras user holds."""
+
+from keras_rnnx.layers.bidirectional import Bidirectional
+from keras_rnnx.layers.cell import Cell
+from keras_rnnx.layers.gru import GRU
+from keras_rnnx.layers.gru import GRUCell
+from keras_rnnx.layers.lstm import LSTM
+from keras_rnnx.layers.lstm import LSTMCell
+from keras_rnnx.layers.rnn import RNN
+from keras_rnnx.layers.simple_rnn import SimpleRNN
+from keras_rnnx.layers.simple_rnn import SimpleRNNCell

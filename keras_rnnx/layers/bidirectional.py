@@ -1,0 +1,231 @@
+"""Bidirectional: one layer forward in time and one backward."""
+
+import keras
+
+from keras_rnnx.layers import checks
+
+MERGE_MODES = ("sum", "mul", "concat", "ave", None)
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+class Bidirectional(keras.layers.Layer):
+    """Runs a recurrent layer in both directions and merges the outputs.
+
+    Drop-in for `keras.layers.Bidirectional`. Schuster and Paliwal, "Bidirectional Recurrent
+    Neural Networks", IEEE Transactions on Signal Processing 45 (1997).
+
+    Args:
+        layer: a recurrent layer of this package or of Keras, for the forward direction.
+        merge_mode: how the two outputs become one: "concat", "sum", "mul", "ave", or None, which
+            returns both.
+        weights: initial weights, forward then backward, set when the layer is built.
+        backward_layer: the layer for the other direction, with `go_backwards` the other way round;
+            None makes one with the forward layer's configuration and a seed of its own.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        sequences: `[B, T, D]` (also named `inputs`).
+        initial_state: list of the states of the forward layer, then of the backward one.
+        mask: `[B, T]` booleans, in any pattern; both directions honour it.
+        training: whether dropout acts.
+
+    Returns:
+        The merged output, `[B, T, 2U]` with "concat" and `return_sequences`; with `return_state` a
+        tuple of that, the forward layer's states and the backward layer's.
+
+    Masks: as in `keras_rnnx.RNN`, except that with `return_sequences` the outputs of masked steps
+    are zeros, as in Keras: a repeated output would come from the other side in each direction.
+
+    Raises:
+        ValueError: for layers that do not go together.
+
+    Example:
+
+    >>> import numpy as np, keras_rnnx
+    >>> layer = keras_rnnx.Bidirectional(keras_rnnx.LSTM(4))
+    >>> layer(np.ones((2, 5, 3), "float32")).shape
+    TensorShape([2, 8])
+    """
+
+    def __init__(
+        self, layer, merge_mode="concat", weights=None, backward_layer=None, **kwargs
+    ):
+        for given in (layer, backward_layer):
+            if given is not None and not isinstance(given, keras.layers.Layer):
+                raise ValueError(
+                    f"Bidirectional got {given!r}, expected a recurrent Keras layer such as "
+                    "keras_rnnx.LSTM(32). Please initialize `Bidirectional` layer with a "
+                    "`keras.layers.Layer` instance."
+                )
+        checks.one_of("merge_mode", merge_mode, MERGE_MODES)
+        super().__init__(**kwargs)
+        self.forward_layer = _copy(layer, f"forward_{layer.name}")
+        self._has_own_backward = backward_layer is not None
+        if backward_layer is None:
+            self.backward_layer = _copy(
+                layer, f"backward_{layer.name}", go_backwards=not layer.go_backwards, reseed=True
+            )
+        else:
+            self.backward_layer = backward_layer
+        self._check_pair()
+        for one in (self.forward_layer, self.backward_layer):
+            if one.return_sequences:
+                one.zero_output_for_mask = True
+        self.merge_mode = merge_mode
+        self.weights_to_set = weights
+        self.return_sequences = layer.return_sequences
+        self.return_state = layer.return_state
+        self.stateful = layer.stateful
+        self.supports_masking = True
+
+    def _check_pair(self):
+        forward, backward = self.forward_layer, self.backward_layer
+        if forward.go_backwards == backward.go_backwards:
+            raise ValueError(
+                f"layer and backward_layer both have go_backwards={forward.go_backwards}. Forward "
+                "layer and backward layer should have different `go_backwards` value: set it on "
+                "the backward layer."
+            )
+        for name in ("stateful", "return_sequences", "return_state"):
+            ours, other = getattr(forward, name), getattr(backward, name)
+            if ours != other:
+                raise ValueError(
+                    f"layer has {name}={ours!r} and backward_layer {other!r}. Forward layer and "
+                    "backward layer are expected to have the same value for attribute "
+                    f'"{name}".'
+                )
+
+    # -- shapes ----------------------------------------------------------------------------
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        for layer in (self.forward_layer, self.backward_layer):
+            if not layer.built:
+                layer.build(sequences_shape)
+                layer.built = True
+        self.built = True
+        if self.weights_to_set is not None:
+            self.set_weights(self.weights_to_set)
+            self.weights_to_set = None
+
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        shape = self.forward_layer.compute_output_shape(sequences_shape)
+        shape, *states = shape if self.return_state else (shape,)
+        if self.merge_mode == "concat":
+            output = (*shape[:-1], 2 * shape[-1])
+        else:
+            output = tuple(shape)
+        outputs = (output, output) if self.merge_mode is None else (output,)
+        if self.return_state:
+            return (*outputs, *states, *states)
+        return outputs if self.merge_mode is None else output
+
+    def compute_mask(self, sequences, mask=None):
+        mask = keras.tree.flatten(mask)[0] if mask is not None else None
+        output = mask if self.return_sequences else None
+        outputs = [output, output] if self.merge_mode is None else [output]
+        if self.return_state:
+            states = 2 * len(keras.tree.flatten(self.forward_layer.state_size))
+            return outputs + states * [None]
+        return outputs if self.merge_mode is None else output
+
+    # -- call ------------------------------------------------------------------------------
+
+    def __call__(self, sequences=None, initial_state=None, mask=None, training=None, inputs=None):
+        sequences = inputs if sequences is None else sequences
+        if sequences is None:
+            raise TypeError(f"{self.name} was called without an input: pass `sequences`.")
+        return super().__call__(
+            sequences, initial_state=initial_state, mask=mask, training=training
+        )
+
+    def call(self, sequences, initial_state=None, mask=None, training=None):
+        forward_state = backward_state = None
+        if initial_state is not None:
+            half = self._half(initial_state)
+            forward_state, backward_state = initial_state[:half], initial_state[half:]
+        run = lambda layer, state: layer(
+            sequences, initial_state=state, mask=mask, training=training
+        )
+        y, y_back = run(self.forward_layer, forward_state), run(self.backward_layer, backward_state)
+        states = ()
+        if self.return_state:
+            states = (*y[1:], *y_back[1:])
+            y, y_back = y[0], y_back[0]
+        if self.return_sequences:
+            # Each direction gives its outputs in its own order; the caller wants that of the input.
+            if self.forward_layer.go_backwards:
+                y = keras.ops.flip(y, axis=1)
+            if self.backward_layer.go_backwards:
+                y_back = keras.ops.flip(y_back, axis=1)
+        output = self._merge(y, y_back)
+        if self.return_state:
+            return (*output, *states) if self.merge_mode is None else (output, *states)
+        return output
+
+    def _half(self, initial_state):
+        """Where the states of the backward layer begin."""
+        size = len(self.forward_layer.state_size)
+        count = len(initial_state) if isinstance(initial_state, (list, tuple)) else 1
+        if count != 2 * size:
+            raise ValueError(
+                f"{self.name} got {count} initial states, expected {2 * size}: {size} of the "
+                "forward layer, then as many of the backward layer."
+            )
+        return size
+
+    def _merge(self, y, y_back):
+        if self.merge_mode == "concat":
+            return keras.ops.concatenate([y, y_back], axis=-1)
+        if self.merge_mode == "sum":
+            return y + y_back
+        if self.merge_mode == "ave":
+            return (y + y_back) / 2
+        if self.merge_mode == "mul":
+            return y * y_back
+        return y, y_back
+
+    @property
+    def states(self):
+        """The kept states of both directions, if stateful and built."""
+        if self.forward_layer.states is None or self.backward_layer.states is None:
+            return None
+        return (*self.forward_layer.states, *self.backward_layer.states)
+
+    def reset_state(self):
+        """Set the kept states of both directions to zeros."""
+        self.forward_layer.reset_state()
+        self.backward_layer.reset_state()
+
+    def reset_states(self):
+        """The name of Keras 2 for `reset_state`."""
+        self.reset_state()
+
+    # -- configuration ---------------------------------------------------------------------
+
+    def get_config(self):
+        config = {
+            **super().get_config(),
+            "layer": keras.saving.serialize_keras_object(self.forward_layer),
+            "merge_mode": self.merge_mode,
+            "weights": None,  # saved as weights, not as configuration
+            "backward_layer": keras.saving.serialize_keras_object(self.backward_layer),
+        }
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for name in ("layer", "backward_layer"):
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(
+                    config[name], custom_objects=custom_objects
+                )
+        return cls(**config)
+
+
+def _copy(layer, name, reseed=False, **changes):
+    """A layer of the same configuration, perhaps with a seed of its own."""
+    config = {**layer.get_config(), **changes, "name": name}
+    if reseed and config.get("seed") is not None:
+        config["seed"] += 1  # equal seeds would drop the same units in both directions
+    return type(layer).from_config(config)

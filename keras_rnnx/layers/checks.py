@@ -1,0 +1,113 @@
+"""What may enter a layer: each check says what came, what was expected and what to do."""
+
+import numbers
+
+import keras
+
+
+def units(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(
+            f"Received an invalid value for argument `units`, expected a positive integer, got "
+            f"{value!r} ({type(value).__name__}). Pass the number of units, for example units=64."
+        )
+    if value <= 0:
+        raise ValueError(
+            f"Received an invalid value for argument `units`, expected a positive integer, got "
+            f"{value}."
+        )
+
+
+def rate(name, value):
+    """A dropout rate, clipped to [0, 1] as Keras does."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {value!r}, expected a number from 0 to below 1.")
+    return min(1.0, max(0.0, value))
+
+
+def one_of(name, value, choices):
+    if not any(value is choice or value == choice for choice in choices):
+        raise ValueError(
+            f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}."
+        )
+
+
+def known_features(layer, shape):
+    if shape[-1] is None:
+        raise ValueError(
+            f"{layer.name} got input of shape {tuple(shape)}, whose last axis, the number of "
+            "features, is unknown, but the weights depend on it. Give it in keras.Input, for "
+            "example keras.Input((None, 16))."
+        )
+
+
+def sequences(layer, shape, least=3):
+    """Rank and number of features of the input."""
+    name = f"{type(layer).__name__} {layer.name!r}"
+    rank = len(shape)
+    if rank < least or (least == 3 and rank != 3):
+        hint = {
+            2: "For one step per sample add a time axis, x[:, None]; for one feature per step add "
+            "a feature axis, x[..., None].",
+            1: "Add a batch and a feature axis, x[None, :, None].",
+        }.get(rank, "Merge the axes beyond the third into the features.")
+        raise ValueError(
+            f"{name} got input of shape {tuple(shape)}, expected (batch, time, features). {hint}"
+        )
+    known = getattr(layer, "input_dim", None)
+    if known is not None and shape[-1] is not None and shape[-1] != known:
+        raise ValueError(
+            f"{name} got input of shape {tuple(shape)} with {shape[-1]} features, but was built "
+            f"for {known}. Pass {known} features, or make a new layer."
+        )
+
+
+def mask(layer, mask_shape, input_shape):
+    """A mask is (batch, time) of the input."""
+    pairs = zip(mask_shape, input_shape[:2])
+    if len(mask_shape) != 2 or any(None not in pair and pair[0] != pair[1] for pair in pairs):
+        raise ValueError(
+            f"{type(layer).__name__} {layer.name!r} got a mask of shape {tuple(mask_shape)} with "
+            f"an input of shape {tuple(input_shape)}, expected (batch, time) of the input, "
+            f"{tuple(input_shape[:2])}: one boolean per step, True where the step is real."
+        )
+
+
+def initial_state(layer, states, sizes, batch):
+    """As many states as the cell has, each (batch, size)."""
+    flat, expected = keras.tree.flatten(states), keras.tree.flatten(sizes)
+    name = f"{type(layer).__name__} {layer.name!r}"
+    if len(flat) != len(expected):
+        raise ValueError(
+            f"{name} got {len(flat)} initial state tensor(s), expected {len(expected)}, of sizes "
+            f"{expected}. Pass initial_state=[...] with one tensor for each state."
+        )
+    for state, size in zip(flat, expected):
+        wanted = (batch, size) if isinstance(size, int) else (batch, *size)
+        shape = tuple(state.shape)
+        if len(shape) != len(wanted) or any(
+            None not in pair and pair[0] != pair[1] for pair in zip(shape, wanted)
+        ):
+            raise ValueError(
+                f"{name} got an initial state of shape {shape}, expected {wanted}: the batch of "
+                "the input and the size of the state."
+            )
+
+
+def unroll(layer, steps):
+    if layer.unroll and steps is None:
+        raise ValueError(
+            f"{type(layer).__name__} {layer.name!r} has unroll=True and got an unknown number of "
+            "time steps. Cannot unroll a RNN if the time dimension is undefined: give it in "
+            "keras.Input, for example keras.Input((20, 16)), or set unroll=False."
+        )
+
+
+def stateful_batch(layer, expected, batch):
+    if batch is not None and batch != expected:
+        raise ValueError(
+            f"{type(layer).__name__} {layer.name!r} is stateful for batches of {expected} and got "
+            f"one of {batch}. If an RNN is stateful, the batch size of the input sequences must be "
+            'the same as the batch size of the initial state: pass such batches, or make the layer '
+            'with stateful="any_batch".'
+        )

@@ -1,0 +1,168 @@
+"""GRU: the cell with its weights, and the layer."""
+
+import keras
+
+from keras_rnnx.cells import GRUSpec
+from keras_rnnx.layers.cell import Cell
+from keras_rnnx.layers.cell import arguments
+from keras_rnnx.layers.named import NamedRNN
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+class GRUCell(Cell):
+    """One step of the gated recurrent unit, with its weights.
+
+    For whole sequences use `keras_rnnx.GRU`, or `keras_rnnx.RNN` over this cell.
+
+    Equations (`x` is the projected input, `x W + b`):
+
+        z, r = tf.split(gate(xg + pg), 2, axis=-1)
+        n = self.activation(xn + r * pn)
+        h = z * h + (1 - z) * n
+
+    Reference: Cho et al., EMNLP 2014 (arXiv:1406.1078).
+
+    Weights: kernel `[D, 3U]`, recurrent_kernel `[U, 3U]`, bias `[2, 3U]` (`[3U]` without `reset_after`), gates in the order z, r, h.
+
+    Args:
+        units: positive integer, the size of the state and of the output.
+        activation: of the candidate; a name, a callable or None (linear).
+        recurrent_activation: of the gates.
+        use_bias: whether there is a bias.
+        kernel_initializer, recurrent_initializer, bias_initializer: of the weights.
+        kernel_regularizer, recurrent_regularizer, bias_regularizer: penalties on the weights.
+        kernel_constraint, recurrent_constraint, bias_constraint: applied after each update.
+        dropout: rate at which input features are dropped in training, one mask per sample for
+            all steps and gates.
+        recurrent_dropout: the same for what enters the recurrent products (Gal and Ghahramani,
+            2016). The state itself is not dropped.
+        reset_after: apply the reset gate after the recurrent product (True, as cuDNN and
+            PyTorch) or before it.
+        seed: of the dropout masks.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: `[B, D]`.
+        states: list of the states (h), `[B, U]` each.
+        training: refused with dropout, whose masks belong to a sequence.
+
+    Returns:
+        The output `[B, U]` and the list of new states.
+
+    Example:
+
+    >>> import numpy as np, keras_rnnx
+    >>> cell = keras_rnnx.GRUCell(4)
+    >>> output, states = cell(np.ones((2, 3), "float32"), cell.get_initial_state(batch_size=2))
+    >>> output.shape, len(states)
+    (TensorShape([2, 4]), 1)
+    """
+
+    def __init__(
+        self,
+        units,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout=0.0,
+        recurrent_dropout=0.0,
+        reset_after=True,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(arguments(locals()), **kwargs)
+
+    def make_spec(self):
+        return GRUSpec(
+            units=self.units,
+            activation=self.activation,
+            recurrent_activation=self.recurrent_activation,
+            use_bias=self.use_bias,
+            reset_after=self.reset_after,
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+class GRU(NamedRNN):
+    """Gated recurrent unit over a sequence. Drop-in for `keras.layers.GRU`.
+
+    Equations, reference and weights: `keras_rnnx.GRUCell`. States: h.
+
+    Args:
+        units: positive integer, the size of the state and of the output.
+        activation: of the candidate; a name, a callable or None (linear).
+        recurrent_activation: of the gates.
+        use_bias: whether there is a bias.
+        kernel_initializer, recurrent_initializer, bias_initializer: of the weights.
+        kernel_regularizer, recurrent_regularizer, bias_regularizer: penalties on the weights.
+        kernel_constraint, recurrent_constraint, bias_constraint: applied after each update.
+        dropout: rate at which input features are dropped in training, one mask per sample for
+            all steps and gates.
+        recurrent_dropout: the same for what enters the recurrent products (Gal and Ghahramani,
+            2016). The state itself is not dropped.
+        reset_after: apply the reset gate after the recurrent product (True, as cuDNN and
+            PyTorch) or before it.
+        seed: of the dropout masks.
+        activity_regularizer: penalty on the output.
+        use_cudnn: taken over from Keras; True is refused, since this version runs its own loop.
+        return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
+        jit_compile, backward, **kwargs: see `keras_rnnx.RNN`.
+
+    Call arguments, returns, masks and errors: see `keras_rnnx.RNN`.
+
+    Example:
+
+    >>> import numpy as np, keras_rnnx
+    >>> x = np.ones((2, 5, 3), "float32")
+    >>> keras_rnnx.GRU(4)(x).shape
+    TensorShape([2, 4])
+    >>> mask = np.array([[True, True, True, False, False]] * 2)
+    >>> outputs, *states = keras_rnnx.GRU(4, return_sequences=True, return_state=True)(x, mask=mask)
+    >>> outputs.shape, len(states)
+    (TensorShape([2, 5, 4]), 1)
+    """
+
+    cell_class = GRUCell
+    cell_name = "gru_cell"
+
+    def __init__(
+        self,
+        units,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout=0.0,
+        recurrent_dropout=0.0,
+        seed=None,
+        return_sequences=False,
+        return_state=False,
+        go_backwards=False,
+        stateful=False,
+        unroll=False,
+        reset_after=True,
+        use_cudnn="auto",
+        zero_output_for_mask=False,
+        jit_compile="auto",
+        backward="full",
+        **kwargs,
+    ):
+        super().__init__(arguments(locals()), **kwargs)

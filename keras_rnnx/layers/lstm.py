@@ -1,0 +1,176 @@
+"""LSTM: the cell with its weights, and the layer."""
+
+import keras
+
+from keras_rnnx.cells import LSTMSpec
+from keras_rnnx.layers.cell import Cell
+from keras_rnnx.layers.cell import arguments
+from keras_rnnx.layers.named import NamedRNN
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+class LSTMCell(Cell):
+    """One step of the long short-term memory, with its weights.
+
+    For whole sequences use `keras_rnnx.LSTM`, or `keras_rnnx.RNN` over this cell.
+
+    Equations (`x` is the projected input, `x W + b`):
+
+        i, f, g, o = self.gates(x + product("recurrent_kernel", h))
+        c = f * c + i * g
+        h = o * self.activation(c)
+
+    Reference: Hochreiter and Schmidhuber, Neural Computation 9 (1997); forget gate: Gers et al. (2000).
+
+    Weights: kernel `[D, 4U]`, recurrent_kernel `[U, 4U]`, bias `[4U]`, gates in the order i, f, c, o.
+
+    Args:
+        units: positive integer, the size of the state and of the output.
+        activation: of the candidate and of the state on its way out; a name, a callable or None (linear).
+        recurrent_activation: of the gates.
+        use_bias: whether there is a bias.
+        kernel_initializer, recurrent_initializer, bias_initializer: of the weights.
+        unit_forget_bias: start the forget gate's bias at 1 (Jozefowicz et al., 2015).
+        kernel_regularizer, recurrent_regularizer, bias_regularizer: penalties on the weights.
+        kernel_constraint, recurrent_constraint, bias_constraint: applied after each update.
+        dropout: rate at which input features are dropped in training, one mask per sample for
+            all steps and gates.
+        recurrent_dropout: the same for what enters the recurrent products (Gal and Ghahramani,
+            2016). The state itself is not dropped.
+        seed: of the dropout masks.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: `[B, D]`.
+        states: list of the states (h and c), `[B, U]` each.
+        training: refused with dropout, whose masks belong to a sequence.
+
+    Returns:
+        The output `[B, U]` and the list of new states.
+
+    Example:
+
+    >>> import numpy as np, keras_rnnx
+    >>> cell = keras_rnnx.LSTMCell(4)
+    >>> output, states = cell(np.ones((2, 3), "float32"), cell.get_initial_state(batch_size=2))
+    >>> output.shape, len(states)
+    (TensorShape([2, 4]), 2)
+    """
+
+    def __init__(
+        self,
+        units,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        unit_forget_bias=True,
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout=0.0,
+        recurrent_dropout=0.0,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(arguments(locals()), **kwargs)
+
+    def make_spec(self):
+        return LSTMSpec(
+            units=self.units,
+            activation=self.activation,
+            recurrent_activation=self.recurrent_activation,
+            use_bias=self.use_bias,
+        )
+
+    def initializer(self, name, role):
+        if name != "bias" or not self.unit_forget_bias:
+            return super().initializer(name, role)
+
+        def bias(shape, *args, **kwargs):
+            start = lambda gates: self.bias_initializer((gates * self.units,), *args, **kwargs)
+            ones = keras.initializers.Ones()((self.units,), *args, **kwargs)
+            return keras.ops.concatenate([start(1), ones, start(2)])
+
+        return bias
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+class LSTM(NamedRNN):
+    """Long short-term memory over a sequence. Drop-in for `keras.layers.LSTM`.
+
+    Equations, reference and weights: `keras_rnnx.LSTMCell`. States: h and c.
+
+    Args:
+        units: positive integer, the size of the state and of the output.
+        activation: of the candidate and of the state on its way out; a name, a callable or None (linear).
+        recurrent_activation: of the gates.
+        use_bias: whether there is a bias.
+        kernel_initializer, recurrent_initializer, bias_initializer: of the weights.
+        unit_forget_bias: start the forget gate's bias at 1 (Jozefowicz et al., 2015).
+        kernel_regularizer, recurrent_regularizer, bias_regularizer: penalties on the weights.
+        kernel_constraint, recurrent_constraint, bias_constraint: applied after each update.
+        dropout: rate at which input features are dropped in training, one mask per sample for
+            all steps and gates.
+        recurrent_dropout: the same for what enters the recurrent products (Gal and Ghahramani,
+            2016). The state itself is not dropped.
+        seed: of the dropout masks.
+        activity_regularizer: penalty on the output.
+        use_cudnn: taken over from Keras; True is refused, since this version runs its own loop.
+        return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
+        jit_compile, backward, **kwargs: see `keras_rnnx.RNN`.
+
+    Call arguments, returns, masks and errors: see `keras_rnnx.RNN`.
+
+    Example:
+
+    >>> import numpy as np, keras_rnnx
+    >>> x = np.ones((2, 5, 3), "float32")
+    >>> keras_rnnx.LSTM(4)(x).shape
+    TensorShape([2, 4])
+    >>> mask = np.array([[True, True, True, False, False]] * 2)
+    >>> outputs, *states = keras_rnnx.LSTM(4, return_sequences=True, return_state=True)(x, mask=mask)
+    >>> outputs.shape, len(states)
+    (TensorShape([2, 5, 4]), 2)
+    """
+
+    cell_class = LSTMCell
+    cell_name = "lstm_cell"
+
+    def __init__(
+        self,
+        units,
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        unit_forget_bias=True,
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        recurrent_constraint=None,
+        bias_constraint=None,
+        dropout=0.0,
+        recurrent_dropout=0.0,
+        seed=None,
+        return_sequences=False,
+        return_state=False,
+        go_backwards=False,
+        stateful=False,
+        unroll=False,
+        use_cudnn="auto",
+        zero_output_for_mask=False,
+        jit_compile="auto",
+        backward="full",
+        **kwargs,
+    ):
+        super().__init__(arguments(locals()), **kwargs)

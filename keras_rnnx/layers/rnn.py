@@ -1,0 +1,407 @@
+"""RNN: any cell, or a list of cells, over a sequence. Base of LSTM, GRU and SimpleRNN."""
+
+import inspect
+
+import keras
+import tensorflow as tf
+
+from keras_rnnx import engine
+from keras_rnnx.layers import checks
+from keras_rnnx.layers.cell import Cell
+from keras_rnnx.layers.kept import KeptStates
+from keras_rnnx.regularization import RecurrentDropout
+from keras_rnnx.regularization import draw_kept
+from keras_rnnx.regularization import drop
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+class RNN(keras.layers.Layer):
+    """Runs a cell, or a list of cells one above the other, over the steps of a sequence.
+
+    Drop-in for `keras.layers.RNN`. The cells of this package run on its engine; other Keras cells
+    run in an ordinary loop that TensorFlow differentiates (`plan()` says which and why).
+
+    Args:
+        cell: a cell of this package, any Keras cell (a `call(inputs, states)`, a `state_size`,
+            perhaps an `output_size`), or a list of cells.
+        return_sequences: return the outputs of all steps instead of the last one.
+        return_state: return the last states too.
+        go_backwards: go from the last step to the first; outputs come in that order.
+        stateful: start each call with the last states of the call before. True needs a fixed
+            batch size; `"any_batch"` takes any: a batch uses the first rows of the state.
+        unroll: repeat the step in the graph instead of looping, where the loop is not compiled.
+            Needs a known number of steps.
+        zero_output_for_mask: outputs of masked steps are zeros instead of the previous output.
+        jit_compile: `"auto"` compiles the loop with XLA in training and in eager calls, where the
+            caller has not; `False` never does.
+        backward: `"full"`, the hand-written backward pass in time, for first derivatives, or
+            `"autodiff"`, TensorFlow's, which is slower and can be differentiated again.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        sequences: `[B, T, D]` (also named `inputs`).
+        initial_state: list of the states before the first step, `[B, U]` each; zeros if None.
+        mask: `[B, T]` booleans, True where a step is real, in any pattern.
+        training: whether dropout acts. None means that Keras decides.
+
+    Returns:
+        `[B, T, U]` if `return_sequences`, else `[B, U]`; with `return_state` a tuple of that and
+        of the last states.
+
+    Masks: in a masked step the states stay, and the output is that of the previous step (zeros
+    before the first real step, and in rows without one). What the padding holds, NaN included,
+    changes neither outputs nor gradients. The mask goes on to the next layer.
+
+    Raises:
+        ValueError: for input, mask or states of another shape than expected.
+
+    Example:
+
+    >>> import numpy as np, keras_rnnx
+    >>> x = np.ones((2, 5, 3), "float32")
+    >>> layer = keras_rnnx.RNN([keras_rnnx.LSTMCell(4), keras_rnnx.GRUCell(6)])
+    >>> layer(x).shape
+    TensorShape([2, 6])
+    """
+
+    def __init__(
+        self,
+        cell,
+        return_sequences=False,
+        return_state=False,
+        go_backwards=False,
+        stateful=False,
+        unroll=False,
+        zero_output_for_mask=False,
+        jit_compile="auto",
+        backward="full",
+        **kwargs,
+    ):
+        keras2_batch = _accept_keras2(kwargs)
+        super().__init__(**kwargs)
+        if isinstance(cell, (list, tuple)):
+            cell = keras.layers.StackedRNNCells(cell)
+        for attribute in ("call", "state_size"):
+            if not hasattr(cell, attribute):
+                raise ValueError(
+                    f"cell is {cell!r}, which has no `{attribute}`. Expected a keras_rnnx cell, a "
+                    "Keras cell with `call(inputs, states)` and `state_size`, or a list of these."
+                )
+        checks.one_of("stateful", stateful, (False, True, "any_batch"))
+        checks.one_of("jit_compile", jit_compile, ("auto", False))
+        checks.one_of("backward", backward, engine.BACKWARD)
+        self.cell = cell
+        self.return_sequences = return_sequences
+        self.return_state = return_state
+        self.go_backwards = go_backwards
+        self.stateful = stateful
+        self.unroll = unroll
+        self.zero_output_for_mask = zero_output_for_mask
+        self.jit_compile = jit_compile
+        self.backward = backward
+        self.supports_masking = True
+        self.kept = None
+        self._keras2_batch = keras2_batch
+
+    # -- shapes ----------------------------------------------------------------------------
+
+    @property
+    def cells(self):
+        """The cells from bottom to top; one for most layers."""
+        stacked = type(self.cell) is keras.layers.StackedRNNCells
+        return list(self.cell.cells) if stacked else [self.cell]
+
+    @property
+    def state_size(self):
+        """Sizes of the states: a list, of lists for a list of cells."""
+        size = self.cell.state_size
+        return list(size) if isinstance(size, (list, tuple)) else [size]
+
+    @property
+    def input_dim(self):
+        """Number of features the layer was built for, None before."""
+        return getattr(self.cells[0], "input_dim", None)
+
+    @property
+    def output_size(self):
+        return _output_size(self.cell)
+
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        batch, steps = sequences_shape[:2]
+        size = self.output_size
+        size = (size,) if isinstance(size, int) else tuple(size)
+        output = (batch, steps, *size) if self.return_sequences else (batch, *size)
+        if not self.return_state:
+            return output
+
+        def shape(size):
+            if isinstance(size, (list, tuple)):
+                return [shape(s) for s in size]
+            return (batch, size)
+
+        return output, *(shape(size) for size in self.state_size)
+
+    def compute_mask(self, sequences, mask=None):
+        """The mask goes with the sequence of outputs; last outputs and states have none."""
+        mask = keras.tree.flatten(mask)[0] if mask is not None else None
+        output = mask if self.return_sequences else None
+        if not self.return_state:
+            return output
+        return [output, *(None for _ in keras.tree.flatten(self.state_size))]
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        self._check_sequences(sequences_shape)
+        step_shape = (sequences_shape[0], *sequences_shape[2:])
+        if isinstance(self.cell, keras.layers.Layer) and not self.cell.built:
+            self.cell.build(step_shape)
+            self.cell.built = True
+        if self.stateful:
+            self._keep_states(sequences_shape[0] or self._keras2_batch)
+        self.built = True
+
+    def _check_sequences(self, shape):
+        checks.sequences(self, shape, least=3 if isinstance(self.cells[0], Cell) else 2)
+
+    # -- states ----------------------------------------------------------------------------
+
+    def get_initial_state(self, batch_size):
+        """Zeros, or what the cell's own `get_initial_state` says: a list of the states."""
+        make = getattr(self.cell, "get_initial_state", None)
+        if make is None:
+            dtype = getattr(self.cell, "compute_dtype", self.compute_dtype)
+            return [keras.ops.zeros((batch_size, size), dtype=dtype) for size in self.state_size]
+        states = make(batch_size=batch_size)
+        return list(states) if isinstance(states, (list, tuple)) else [states]
+
+    @property
+    def states(self):
+        """The variables of a stateful layer, as a list of states; None before it is built."""
+        return self.kept.variables_tree if self.kept is not None else None
+
+    def _keep_states(self, batch):
+        if self.kept is not None:
+            self.kept.reset()
+            return
+        any_batch = self.stateful == "any_batch"
+        if batch is None and not any_batch:
+            raise ValueError(
+                f"{self.name} has stateful=True and got an unknown batch size. When using "
+                "`stateful=True` in a RNN, the batch size must be static: give it, for example "
+                'keras.Input(batch_shape=(32, None, 16)), or use stateful="any_batch".'
+            )
+        with tf.init_scope():
+            zeros = self.get_initial_state(1 if any_batch else batch)
+            zeros = keras.tree.map_structure(lambda z: tf.cast(z, self.compute_dtype), zeros)
+            self.kept = KeptStates(zeros, any_batch)
+
+    def reset_state(self, states=None):
+        """Set the kept states of a stateful layer to zeros, or to `states`."""
+        if self.kept is not None:
+            self.kept.reset(states)
+
+    def reset_states(self, states=None):
+        """The name of Keras 2 for `reset_state`."""
+        self.reset_state(states)
+
+    # -- call ------------------------------------------------------------------------------
+
+    def __call__(self, sequences=None, initial_state=None, mask=None, training=None, inputs=None):
+        sequences = inputs if sequences is None else sequences
+        if sequences is None:
+            raise TypeError(f"{self.name} was called without an input: pass `sequences`.")
+        self._check_call(sequences, initial_state, mask)
+        return super().__call__(
+            sequences, initial_state=initial_state, mask=mask, training=training
+        )
+
+    def _check_call(self, sequences, initial_state, mask):
+        shape = getattr(sequences, "shape", None)
+        if shape is None or getattr(shape, "rank", 0) is None:
+            return  # nothing to check it by
+        shape = tuple(shape)
+        self._check_sequences(shape)
+        checks.unroll(self, shape[1])
+        if self.kept is not None and self.kept.batch_size is not None:
+            checks.stateful_batch(self, self.kept.batch_size, shape[0])
+        if mask is not None:
+            for one in keras.tree.flatten(mask):
+                if one is not None and hasattr(one, "shape"):
+                    checks.mask(self, tuple(one.shape), shape)
+        if initial_state is not None:
+            checks.initial_state(self, initial_state, self.state_size, shape[0])
+
+    def call(self, sequences, initial_state=None, mask=None, training=None):
+        sequences = tf.convert_to_tensor(sequences)
+        batch = sequences.shape[0] if sequences.shape[0] is not None else tf.shape(sequences)[0]
+        if initial_state is None:
+            states = self.kept.read(batch) if self.kept else self.get_initial_state(batch)
+        else:
+            nested = isinstance(initial_state, (list, tuple))
+            states = list(initial_state) if nested else [initial_state]
+        if self.stateful and initial_state is None and self.kept.batch_size is not None:
+            checks.stateful_batch(self, self.kept.batch_size, sequences.shape[0])
+        checks.unroll(self, sequences.shape[1])
+
+        x = engine.swap_time_and_batch(sequences)
+        if mask is not None:
+            mask = tf.cast(keras.tree.flatten(mask)[0], tf.bool)
+            mask = tf.transpose(tf.reshape(mask, tf.shape(sequences)[:2]))
+        if self.go_backwards:
+            x = tf.reverse(x, [0])
+            mask = tf.reverse(mask, [0]) if mask is not None else None
+
+        cells = self.cells
+        if len(cells) == 1:
+            states = [states]
+        last = []
+        for i, (cell, state) in enumerate(zip(cells, states, strict=True)):
+            last_only = i == len(cells) - 1 and not self.return_sequences
+            x, state = self._run(cell, x, state, mask, training, last_only)
+            last.append(state)
+        states = last[0] if type(self.cell) is not keras.layers.StackedRNNCells else last
+        if self.stateful:
+            self.kept.write(states)
+
+        cast = lambda tensor: tf.cast(tensor, self.compute_dtype)
+        output = cast(x if not self.return_sequences else engine.swap_time_and_batch(x))
+        if self.return_state:
+            return output, *keras.tree.map_structure(cast, states)
+        return output
+
+    def _run(self, cell, x, states, mask, training, last_only):
+        """One cell over `x [T, B, D]`: outputs, `[T, B, U]` or the last one, and last states."""
+        options = dict(
+            plan=self.plan(training, eager=tf.executing_eagerly(), cell=cell),
+            mask=mask,
+            last_only=last_only,
+            zero_masked=self.zero_output_for_mask,
+            unroll=self.unroll,
+        )
+        nested = isinstance(states, (list, tuple))
+        states = list(states) if nested else [states]
+        dtype = getattr(cell, "compute_dtype", self.compute_dtype)
+        states = [keras.tree.map_structure(lambda s: tf.cast(s, dtype), s) for s in states]
+        x = engine.zero_padding(x, mask)
+        if isinstance(cell, Cell):
+            output, last = _run_own(cell, tf.cast(x, dtype), tuple(states), training, options)
+        else:
+            output, last = _run_foreign(cell, x, states, training, options)
+        return output, list(last) if nested else last[0]
+
+    def plan(self, training=False, eager=False, cell=None):
+        """How a call runs, and why: a `Plan` with `backend`, `saves` and `reasons`.
+
+        Args:
+            training: whether the call is for training.
+            eager: whether it runs eagerly; in `fit`, `predict` and `export` it does not.
+            cell: for a list of cells, the one to tell about; None tells of the slowest.
+        """
+        cells = self.cells if cell is None else [cell]
+        foreign = next((type(c).__name__ for c in cells if not isinstance(c, Cell)), None)
+        return engine.choose(
+            jit_compile=self.jit_compile,
+            backward=self.backward,
+            training=training,
+            eager=eager,
+            portable=engine.is_portable(),
+            xla_failure=engine.failure(engine.device_type()),
+            foreign=foreign,
+        )
+
+    # -- configuration ---------------------------------------------------------------------
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "cell": keras.saving.serialize_keras_object(self.cell),
+            **{name: getattr(self, name) for name in OPTIONS},
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        if isinstance(config.get("cell"), dict):
+            config["cell"] = keras.saving.deserialize_keras_object(
+                config["cell"], custom_objects=custom_objects
+            )
+        return cls(**config)
+
+
+OPTIONS = (
+    "return_sequences",
+    "return_state",
+    "go_backwards",
+    "stateful",
+    "unroll",
+    "zero_output_for_mask",
+    "jit_compile",
+    "backward",
+)
+
+
+def _run_own(cell, x, states, training, options):
+    """A cell of this package: noise, projection, engine."""
+    spec, weights = cell.spec, cell.tensors()
+    step, constants = spec.step, ()
+    batch = tf.shape(x)[1]
+    # A rate of 1 drops nothing, as in Keras.
+    if training and 0 < cell.dropout < 1:
+        kept = draw_kept(cell.seed_generator.next(), [batch, x.shape[-1]], cell.dropout)
+        x = drop(x, kept, cell.dropout)
+    if training and 0 < cell.recurrent_dropout < 1:
+        size = spec.state_sizes[0]
+        kept = draw_kept(cell.seed_generator.next(), [batch, size], cell.recurrent_dropout)
+        step = RecurrentDropout(spec, cell.recurrent_dropout).step
+        constants = {"recurrent_kept": kept}
+    xg = spec.project(weights, x)
+    return engine.run(step, xg, spec.prepare(weights), states, constants, **options)
+
+
+def _run_foreign(cell, x, states, training, options):
+    """Any other Keras cell: an ordinary loop."""
+    takes_training = "training" in inspect.signature(cell.call).parameters
+    keywords = {"training": training} if takes_training else {}
+    call = cell if callable(cell) else cell.call
+
+    def step(weights, product, x, states, constants):
+        output, new = call(x, list(states), **keywords)
+        return output, new if isinstance(new, (list, tuple)) else [new]
+
+    size = _output_size(cell)
+    shape = [x.shape[1], size] if isinstance(size, int) else [x.shape[1], *size]
+    dtype = getattr(cell, "compute_dtype", x.dtype)
+    draws = training and hasattr(cell, "get_dropout_mask")
+    if draws:  # Keras' own cells cache their masks: drawn here, outside the loop, and dropped after
+        cell.get_dropout_mask(tf.zeros(tf.shape(x)[1:], x.dtype))
+        cell.get_recurrent_dropout_mask(states[0])
+    try:
+        return engine.run(
+            step, x, {}, states, outputs=tf.TensorSpec(shape, dtype), **options
+        )
+    finally:
+        if draws:
+            cell.reset_dropout_mask()
+            cell.reset_recurrent_dropout_mask()
+
+
+def _output_size(cell):
+    size = getattr(cell, "output_size", None)
+    if size is None:
+        size = cell.state_size
+        size = size[0] if isinstance(size, (list, tuple)) else size
+    return size
+
+
+def _accept_keras2(kwargs):
+    """Take what Keras 2 knew and Keras 3 does not out of `kwargs`; the batch size, if it says one."""
+    if kwargs.pop("time_major", False):
+        raise ValueError(
+            "time_major=True is Keras 2's, and Keras 3 has batch-major sequences only: pass "
+            "(batch, time, features) and drop the argument."
+        )
+    kwargs.pop("implementation", None)
+    shape = kwargs.pop("batch_input_shape", None)
+    if shape is None:
+        return None
+    kwargs["input_shape"] = tuple(shape[1:])
+    return shape[0]
