@@ -3,6 +3,7 @@
 from keras_rnnx.engine.masking import select
 from keras_rnnx.engine.masking import swap_time_and_batch
 from keras_rnnx.engine.masking import zero_padding
+from keras_rnnx.engine.padding import pad_time
 from keras_rnnx.engine.plan import BACKWARD
 from keras_rnnx.engine.plan import Plan
 from keras_rnnx.engine.plan import choose

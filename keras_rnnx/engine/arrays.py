@@ -13,7 +13,7 @@ def repeat(steps, body, carry, unroll=False, differentiable=False):
 
     `differentiable`: TensorFlow will differentiate the loop itself; XLA then needs the bound.
     """
-    if unroll or tf.executing_eagerly():
+    if unroll or tf.executing_eagerly() or (isinstance(steps, int) and steps == 0):
         for t in range(int(steps)):
             carry = body(t, carry)
         return carry

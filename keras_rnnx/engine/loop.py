@@ -85,7 +85,7 @@ class Recurrence:
     def infer(self, data, outputs=None, differentiable=False):
         """Outputs and last states; nothing is kept. `outputs`: their specs, if known."""
         if outputs is None:
-            (outputs, _), structure = self._trace_step(data)
+            (outputs, _), structure = self._trace_step(data, strict=not differentiable)
         else:
             outputs, structure = tf.nest.flatten(outputs), Structure(outputs)
         outs, states, _ = self._forward(data, outputs, differentiable=differentiable)
@@ -282,7 +282,7 @@ class Recurrence:
 
     # -- shapes ----------------------------------------------------------------------------
 
-    def _trace_step(self, data):
+    def _trace_step(self, data, strict=True):
         """Specs of the outputs and of the products, and the structure of the output."""
 
         def step(x, weights, states, constants):
@@ -290,7 +290,8 @@ class Recurrence:
             return (tf.nest.flatten(output), products.values), Structure(output)
 
         x = [_drop_time(a) for a in data.xs]
-        return trace(step, x, _compute_weights(data), data.states, data.constants)
+        weights = _compute_weights(data)
+        return trace(step, x, weights, data.states, data.constants, strict=strict)
 
     def _trace_replay(self, data, saved):
         outputs, _ = self._trace_step(data).specs

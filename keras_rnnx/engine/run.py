@@ -31,6 +31,7 @@ def run(
     constants=(),
     *,
     plan,
+    steps=None,
     mask=None,
     last_only=False,
     zero_masked=False,
@@ -49,6 +50,8 @@ def run(
         states: tree of `[B, ...]`, before the first step.
         constants: tree of tensors that every step gets.
         plan: a `Plan`.
+        steps: how many of the T steps to run, an int or a scalar; None for all. The outputs of the
+            rest are zeros (see `pad_time`).
         mask: `[T, B]` bool or None. In steps that are off the states stay and the output is the
             previous one (zeros before the first step that is on), or zeros if `zero_masked`.
         last_only: return the output of the last step, `[B, ...]`, instead of all, `[T, B, ...]`.
@@ -73,7 +76,8 @@ def run(
         unroll=unroll and plan.backend != "compiled",
     )
     xs = tuple(flat(xs))
-    steps = xs[0].shape[0] if xs[0].shape[0] is not None else tf.shape(xs[0])[0]
+    if steps is None:
+        steps = xs[0].shape[0] if xs[0].shape[0] is not None else tf.shape(xs[0])[0]
     data = Data(
         steps, xs, mask, tuple(weights.values()), tuple(flat(states)), tuple(flat(constants))
     )
@@ -103,9 +107,6 @@ def _by_value(step):
 def _run_fast(recurrence, data, plan):
     """The loop with its hand-written backward pass."""
     compiled = plan.backend == "compiled"
-    padded = compiled and not isinstance(data.steps, int)
-    if padded:
-        data = _padded(data)
 
     def call(method, *arguments):
         if compiled or tf.executing_eagerly():
@@ -119,6 +120,8 @@ def _run_fast(recurrence, data, plan):
         d = _with_tensors(data, tensors)
         if plan.saves:
             outs, last, saved = call("save", d)
+            # TensorFlow may look for gradients of what the backward pass uses, for a second one.
+            saved = tf.nest.map_structure(_detached, saved)
         else:
             (outs, last), saved = call("infer", d), None
         results.append((outs, last))
@@ -142,8 +145,6 @@ def _run_fast(recurrence, data, plan):
 
     flat = loop(*data.xs, *data.weights, *data.states, *data.constants)
     outs, last = tf.nest.pack_sequence_as(results[-1], flat)
-    if padded and not recurrence.last_only:
-        outs = tf.nest.map_structure(lambda a: a[: data.steps], outs)
     return outs, last
 
 
@@ -179,13 +180,3 @@ def _with_tensors(data, tensors):
         states=take(data.states),
         constants=take(data.constants),
     )
-
-
-def _padded(data):
-    """Time padded to a bucket; the loop still stops at `data.steps`."""
-    size = xla.bucket(data.steps)
-
-    def pad(a):
-        return tf.pad(a, [[0, size - data.steps]] + [[0, 0]] * (a.shape.rank - 1))
-
-    return data._replace(xs=tuple(map(pad, data.xs)), mask=None if data.mask is None else pad(data.mask))

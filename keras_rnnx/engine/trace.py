@@ -13,11 +13,12 @@ class Trace(NamedTuple):
     notes: Any  # whatever else the function returned
 
 
-def trace(function, *arguments):
+def trace(function, *arguments, strict=True):
     """Trace `function(*arguments) -> (tree of tensors, notes)` in a graph of its own.
 
-    Raises a `ValueError` if it uses a differentiable tensor that is not an argument, whose gradient
-    would be lost, or draws random numbers, which the backward pass would draw again and otherwise.
+    If `strict`, raises a `ValueError` if it uses a differentiable tensor that is not an argument,
+    whose gradient would be lost, or draws random numbers, which the backward pass would draw again
+    and otherwise. TensorFlow's own differentiation minds neither.
     """
     notes = []
 
@@ -28,9 +29,15 @@ def trace(function, *arguments):
 
     specs = tf.nest.map_structure(spec_of, arguments)
     graph = tf.function(run, autograph=False).get_concrete_function(*specs)
+    if strict:
+        _check(graph)
+    return Trace(tf.nest.map_structure(spec_of, graph.structured_outputs), notes[-1])
+
+
+def _check(graph):
     for tensor in graph.captured_inputs:
         if tensor.dtype.is_floating or tensor.dtype in (tf.resource, tf.variant):
-            raise ValueError(captured(tensor.name if hasattr(tensor, "op") else "a tensor", tensor))
+            raise ValueError(captured("a tensor", tensor))
     for op in graph.graph.get_operations():
         if op.op_def is not None and op.op_def.is_stateful and "Random" in op.type:
             raise ValueError(
@@ -38,7 +45,6 @@ def trace(function, *arguments):
                 "step and would draw others: draw before the loop and hand them to the step in "
                 "`constants`."
             )
-    return Trace(tf.nest.map_structure(spec_of, graph.structured_outputs), notes[-1])
 
 
 def spec_of(tensor):

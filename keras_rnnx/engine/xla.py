@@ -70,14 +70,3 @@ def function(recurrence, method, jit_compile):
     return tf.function(
         getattr(recurrence, method), jit_compile=jit_compile or None, autograph=False
     )
-
-
-def bucket(steps):
-    """The padded length for `steps`: 1 to 16, then in steps of at most 12.5 %.
-
-    A few lengths stand for all, so that a loop over sequences of every length compiles a few times
-    and not once per length.
-    """
-    shift = tf.reduce_sum(tf.cast(steps > tf.constant([2**k for k in range(4, 31)]), tf.int32))
-    step = tf.bitwise.left_shift(1, shift)
-    return tf.maximum((steps + step - 1) // step * step, 1)

@@ -59,11 +59,10 @@ class Bidirectional(keras.layers.Layer):
                 )
         checks.one_of("merge_mode", merge_mode, MERGE_MODES)
         super().__init__(**kwargs)
-        self.forward_layer = _copy(layer, f"forward_{layer.name}")
-        self._has_own_backward = backward_layer is not None
+        self.forward_layer = _copy(layer, "forward_")
         if backward_layer is None:
             self.backward_layer = _copy(
-                layer, f"backward_{layer.name}", go_backwards=not layer.go_backwards, reseed=True
+                layer, "backward_", reseed=True, go_backwards=not layer.go_backwards
             )
         else:
             self.backward_layer = backward_layer
@@ -151,6 +150,8 @@ class Bidirectional(keras.layers.Layer):
         if self.return_state:
             states = (*y[1:], *y_back[1:])
             y, y_back = y[0], y_back[0]
+        y = keras.ops.cast(y, self.compute_dtype)
+        y_back = keras.ops.cast(y_back, self.compute_dtype)
         if self.return_sequences:
             # Each direction gives its outputs in its own order; the caller wants that of the input.
             if self.forward_layer.go_backwards:
@@ -223,9 +224,9 @@ class Bidirectional(keras.layers.Layer):
         return cls(**config)
 
 
-def _copy(layer, name, reseed=False, **changes):
+def _copy(layer, prefix, reseed=False, **changes):
     """A layer of the same configuration, perhaps with a seed of its own."""
-    config = {**layer.get_config(), **changes, "name": name}
+    config = {**layer.get_config(), **changes, "name": prefix + layer.name.removeprefix(prefix)}
     if reseed and config.get("seed") is not None:
         config["seed"] += 1  # equal seeds would drop the same units in both directions
     return type(layer).from_config(config)

@@ -32,11 +32,12 @@ class NamedRNN(RNN):
         options = {name: arguments[name] for name in OPTIONS}
         activity_regularizer = arguments["activity_regularizer"]
         super().__init__(cell, activity_regularizer=activity_regularizer, **options, **kwargs)
-        self.use_cudnn = arguments.get("use_cudnn", "auto")
-        checks.one_of("use_cudnn", self.use_cudnn, ("auto", True, False))
+        if "use_cudnn" in arguments:
+            self.use_cudnn = arguments["use_cudnn"]
+            checks.one_of("use_cudnn", self.use_cudnn, ("auto", True, False))
 
     def call(self, sequences, initial_state=None, mask=None, training=None):
-        if self.use_cudnn is True:
+        if getattr(self, "use_cudnn", "auto") is True:
             raise ValueError(
                 f"{self.name} has use_cudnn=True, but cuDNN is not supported: this version runs "
                 'its own loop on every device. Use use_cudnn="auto" or False.'
@@ -47,7 +48,7 @@ class NamedRNN(RNN):
         config = super().get_config()
         del config["cell"]
         config["activity_regularizer"] = write("regularizer", self.activity_regularizer)
-        if "use_cudnn" in inspect.signature(type(self).__init__).parameters:
+        if hasattr(self, "use_cudnn"):
             config["use_cudnn"] = self.use_cudnn
         return {**config, **{n: write(n, getattr(self, n)) for n in cell_arguments(self)}}
 

@@ -100,6 +100,8 @@ class RNN(keras.layers.Layer):
         self.jit_compile = jit_compile
         self.backward = backward
         self.supports_masking = True
+        if stateful == "any_batch":
+            self.supports_jit = False  # XLA gives a variable's shape once and for all
         self.kept = None
         self._keras2_batch = keras2_batch
 
@@ -251,42 +253,31 @@ class RNN(keras.layers.Layer):
             mask = tf.reverse(mask, [0]) if mask is not None else None
 
         cells = self.cells
-        if len(cells) == 1:
-            states = [states]
+        plans = [self.plan(training, eager=tf.executing_eagerly(), cell=c) for c in cells]
+        compiled = any(plan.backend == "compiled" for plan in plans)
+        x, mask, steps = engine.pad_time(x, mask, compiled)
+        stacked = type(self.cell) is keras.layers.StackedRNNCells
         last = []
-        for i, (cell, state) in enumerate(zip(cells, states, strict=True)):
-            last_only = i == len(cells) - 1 and not self.return_sequences
-            x, state = self._run(cell, x, state, mask, training, last_only)
+        for cell, plan, state in zip(cells, plans, states if stacked else [states], strict=True):
+            options = dict(
+                plan=plan,
+                steps=steps,
+                mask=mask,
+                last_only=cell is cells[-1] and not self.return_sequences,
+                zero_masked=self.zero_output_for_mask,
+                unroll=self.unroll,
+            )
+            x, state = _run(cell, x, state, training, options)
             last.append(state)
-        states = last[0] if type(self.cell) is not keras.layers.StackedRNNCells else last
+        states = last if stacked else last[0]
         if self.stateful:
             self.kept.write(states)
 
         cast = lambda tensor: tf.cast(tensor, self.compute_dtype)
-        output = cast(x if not self.return_sequences else engine.swap_time_and_batch(x))
+        output = cast(engine.swap_time_and_batch(x[:steps]) if self.return_sequences else x)
         if self.return_state:
             return output, *keras.tree.map_structure(cast, states)
         return output
-
-    def _run(self, cell, x, states, mask, training, last_only):
-        """One cell over `x [T, B, D]`: outputs, `[T, B, U]` or the last one, and last states."""
-        options = dict(
-            plan=self.plan(training, eager=tf.executing_eagerly(), cell=cell),
-            mask=mask,
-            last_only=last_only,
-            zero_masked=self.zero_output_for_mask,
-            unroll=self.unroll,
-        )
-        nested = isinstance(states, (list, tuple))
-        states = list(states) if nested else [states]
-        dtype = getattr(cell, "compute_dtype", self.compute_dtype)
-        states = [keras.tree.map_structure(lambda s: tf.cast(s, dtype), s) for s in states]
-        x = engine.zero_padding(x, mask)
-        if isinstance(cell, Cell):
-            output, last = _run_own(cell, tf.cast(x, dtype), tuple(states), training, options)
-        else:
-            output, last = _run_foreign(cell, x, states, training, options)
-        return output, list(last) if nested else last[0]
 
     def plan(self, training=False, eager=False, cell=None):
         """How a call runs, and why: a `Plan` with `backend`, `saves` and `reasons`.
@@ -337,6 +328,21 @@ OPTIONS = (
     "jit_compile",
     "backward",
 )
+
+
+def _run(cell, x, states, training, options):
+    """One cell over `x [T, B, D]`: outputs, `[T, B, U]` or the last one, and last states."""
+    nested = isinstance(states, (list, tuple))
+    dtype = getattr(cell, "compute_dtype", x.dtype)
+    states = keras.tree.map_structure(
+        lambda s: tf.cast(s, dtype), list(states) if nested else [states]
+    )
+    x = engine.zero_padding(x, options["mask"])
+    if isinstance(cell, Cell):
+        output, last = _run_own(cell, tf.cast(x, dtype), tuple(states), training, options)
+    else:
+        output, last = _run_foreign(cell, x, states, training, options)
+    return output, list(last) if nested else last[0]
 
 
 def _run_own(cell, x, states, training, options):
