@@ -138,6 +138,12 @@ class Recurrence:
         """Gradients of xs, weights, states and constants (None where there is none)."""
         replay = self._trace_replay(data, saved)
         weights = _compute_weights(data)
+        # A matrix multiplies faster than its transpose read in place: turned once, not per step.
+        turned = {
+            call.name: tf.transpose(weights[self.names.index(call.name)])
+            for call in replay.notes.calls
+            if call.name in self.names and not call.transpose
+        }
         dx_arrays = [self._array(data, spec) for spec in replay.specs["x"]]
         dp_arrays = [self._array(data, spec) for spec in replay.specs["products"]]
         input_arrays = [self._array(data, spec) for spec in replay.specs["inputs"]]
@@ -169,7 +175,7 @@ class Recurrence:
             before = [a[t] for a in saved.states]
             recorded = [a[t] for a in saved.products]
             d, _ = self._replay(
-                x, before, recorded, weights, data.constants, d_output, d_new
+                x, before, recorded, weights, data.constants, d_output, d_new, turned
             )
             d_states = d["states"]
             if d_held is not None:
@@ -227,12 +233,12 @@ class Recurrence:
 
     # -- one step --------------------------------------------------------------------------
 
-    def _step(self, x, weights, states, constants, recorded=None):
+    def _step(self, x, weights, states, constants, recorded=None, turned=None):
         """`(output, flat new states, products)` of one step."""
         states = list(states)
         constants = self.constants.pack(constants)
         weights = dict(zip(self.names, weights, strict=True))
-        products = Products(weights, constants, states, recorded)
+        products = Products(weights, constants, states, recorded, turned)
         output, new = self.step(
             weights, products, self.xs.pack(x), self.states.pack(states), constants
         )
@@ -246,7 +252,7 @@ class Recurrence:
         new = [n if tf.executing_eagerly() else tf.ensure_shape(n, s.shape) for n, s in zip(new, states)]
         return output, new, products
 
-    def _replay(self, x, before, recorded, weights, constants, d_output, d_new):
+    def _replay(self, x, before, recorded, weights, constants, d_output, d_new, turned=None):
         """Gradients of one step, its products being given; and notes on which there are."""
         floating = lambda tensors: [i for i, a in enumerate(tensors) if a.dtype.is_floating]
         xi, wi, ci = floating(x), floating(weights), floating(constants)
@@ -259,7 +265,7 @@ class Recurrence:
                 "constants": [constants[i] for i in ci],
             }
             tape.watch(sources)
-            output, new, products = self._step(x, weights, before, constants, recorded)
+            output, new, products = self._step(x, weights, before, constants, recorded, turned)
         d = tape.gradient([*tf.nest.flatten(output), *new], sources, [*d_output, *d_new])
         d = tf.nest.map_structure(lambda g: g if g is None else tf.convert_to_tensor(g), d)
         for key in ("x", "states", "products"):

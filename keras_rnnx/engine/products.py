@@ -30,10 +30,12 @@ class Products:
 
     weights: `{name: [K, N]}`; constants: the step's constants, looked up by name if a dict.
     recorded: the values to return instead of multiplying (the replay of the backward pass).
+    turned: matrices transposed beforehand, by name, for the gradients of replayed products.
     """
 
-    def __init__(self, weights, constants, states, recorded=None):
+    def __init__(self, weights, constants, states, recorded=None, turned=None):
         self.weights = weights
+        self.turned = turned or {}
         self.constants = constants if isinstance(constants, dict) else {}
         self.states = states
         self.recorded = recorded
@@ -48,7 +50,8 @@ class Products:
             if bias is not None:
                 value += self.weights[bias]
         else:
-            value = replayed(h, self.recorded[len(self.values)], matrix, transpose)
+            turned = None if transpose else self.turned.get(name)
+            value = replayed(h, self.recorded[len(self.values)], matrix, transpose, turned)
         self.values.append(value)
         return value
 
@@ -77,12 +80,17 @@ def multiply(h, matrix, transpose):
     return tf.linalg.matvec(matrix, h, transpose_a=not transpose)
 
 
-def replayed(h, value, matrix, transpose):
+def replayed(h, value, matrix, transpose, turned=None):
     """`value`, recorded on the way forward, with the gradient that the product has."""
 
     @tf.custom_gradient
     def replay(h, value):
-        return tf.identity(value), lambda d: (multiply(d, matrix, not transpose), d)
+        def grad(d):
+            if turned is not None:
+                return tf.matmul(d, turned), d
+            return multiply(d, matrix, not transpose), d
+
+        return tf.identity(value), grad
 
     return replay(h, value)
 
