@@ -23,13 +23,19 @@ from keras_rnnx.cells.base import affine
 class GRUSpec(CellSpec):
     """GRU, the reset gate after or before the recurrent product.
 
-    Equations (`x` is the projected input, `x W + b`, split into `xg` for z, r and `xn`):
+    Equations (`x` is the projected input, `x W + b`, split into `xg` for z, r and `xn` for n;
+    `gate` is the recurrent activation):
 
-        reset_after:                             reset before:
-        pg, pn = product("recurrent_kernel", h)  pg = product("gates", h)
-        z, r = gate(xg + pg)                     z, r = gate(xg + pg)
-        n = activation(xn + r * pn)              n = activation(xn + product("candidate", r * h))
-        h = z * h + (1 - z) * n                  h = z * h + (1 - z) * n
+        with reset_after
+            pg, pn = tf.split(product("recurrent_kernel", h, bias=bias), sizes, axis=-1)
+            z, r = tf.split(gate(xg + pg), 2, axis=-1)
+            n = self.activation(xn + r * pn)
+        without
+            pg = product("gates", h)
+            z, r = tf.split(gate(xg + pg), 2, axis=-1)
+            n = self.activation(xn + product("candidate", r * h))
+        both
+            h = z * h + (1 - z) * n
 
     With `reset_after` the recurrent product has a bias of its own.
     """

@@ -20,7 +20,7 @@ class SimpleSpec(CellSpec):
 
     Equations (`x` is the projected input, `x W + b`):
 
-        h = activation(x + product("recurrent_kernel", h))
+        h = self.activation(x + product("recurrent_kernel", h))
     """
 
     activation: Callable = keras.activations.tanh

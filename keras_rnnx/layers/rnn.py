@@ -1,7 +1,5 @@
 """RNN: any cell, or a list of cells, over a sequence. Base of LSTM, GRU and SimpleRNN."""
 
-import inspect
-
 import keras
 import tensorflow as tf
 
@@ -9,9 +7,8 @@ from keras_rnnx import engine
 from keras_rnnx.layers import checks
 from keras_rnnx.layers.cell import Cell
 from keras_rnnx.layers.kept import KeptStates
-from keras_rnnx.regularization import RecurrentDropout
-from keras_rnnx.regularization import draw_kept
-from keras_rnnx.regularization import drop
+from keras_rnnx.layers.sequence import output_size
+from keras_rnnx.layers.sequence import run_cell
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
@@ -126,7 +123,7 @@ class RNN(keras.layers.Layer):
 
     @property
     def output_size(self):
-        return _output_size(self.cell)
+        return output_size(self.cell)
 
     def compute_output_shape(self, sequences_shape, initial_state_shape=None):
         batch, steps = sequences_shape[:2]
@@ -267,7 +264,7 @@ class RNN(keras.layers.Layer):
                 zero_masked=self.zero_output_for_mask,
                 unroll=self.unroll,
             )
-            x, state = _run(cell, x, state, training, options)
+            x, state = run_cell(cell, x, state, training, options)
             last.append(state)
         states = last if stacked else last[0]
         if self.stateful:
@@ -328,74 +325,6 @@ OPTIONS = (
     "jit_compile",
     "backward",
 )
-
-
-def _run(cell, x, states, training, options):
-    """One cell over `x [T, B, D]`: outputs, `[T, B, U]` or the last one, and last states."""
-    nested = isinstance(states, (list, tuple))
-    dtype = getattr(cell, "compute_dtype", x.dtype)
-    states = keras.tree.map_structure(
-        lambda s: tf.cast(s, dtype), list(states) if nested else [states]
-    )
-    x = engine.zero_padding(x, options["mask"])
-    if isinstance(cell, Cell):
-        output, last = _run_own(cell, tf.cast(x, dtype), tuple(states), training, options)
-    else:
-        output, last = _run_foreign(cell, x, states, training, options)
-    return output, list(last) if nested else last[0]
-
-
-def _run_own(cell, x, states, training, options):
-    """A cell of this package: noise, projection, engine."""
-    spec, weights = cell.spec, cell.tensors()
-    step, constants = spec.step, ()
-    batch = tf.shape(x)[1]
-    # A rate of 1 drops nothing, as in Keras.
-    if training and 0 < cell.dropout < 1:
-        kept = draw_kept(cell.seed_generator.next(), [batch, x.shape[-1]], cell.dropout)
-        x = drop(x, kept, cell.dropout)
-    if training and 0 < cell.recurrent_dropout < 1:
-        size = spec.state_sizes[0]
-        kept = draw_kept(cell.seed_generator.next(), [batch, size], cell.recurrent_dropout)
-        step = RecurrentDropout(spec, cell.recurrent_dropout).step
-        constants = {"recurrent_kept": kept}
-    xg = spec.project(weights, x)
-    return engine.run(step, xg, spec.prepare(weights), states, constants, **options)
-
-
-def _run_foreign(cell, x, states, training, options):
-    """Any other Keras cell: an ordinary loop."""
-    takes_training = "training" in inspect.signature(cell.call).parameters
-    keywords = {"training": training} if takes_training else {}
-    call = cell if callable(cell) else cell.call
-
-    def step(weights, product, x, states, constants):
-        output, new = call(x, list(states), **keywords)
-        return output, new if isinstance(new, (list, tuple)) else [new]
-
-    size = _output_size(cell)
-    shape = [x.shape[1], size] if isinstance(size, int) else [x.shape[1], *size]
-    dtype = getattr(cell, "compute_dtype", x.dtype)
-    draws = training and hasattr(cell, "get_dropout_mask")
-    if draws:  # Keras' own cells cache their masks: drawn here, outside the loop, and dropped after
-        cell.get_dropout_mask(tf.zeros(tf.shape(x)[1:], x.dtype))
-        cell.get_recurrent_dropout_mask(states[0])
-    try:
-        return engine.run(
-            step, x, {}, states, outputs=tf.TensorSpec(shape, dtype), **options
-        )
-    finally:
-        if draws:
-            cell.reset_dropout_mask()
-            cell.reset_recurrent_dropout_mask()
-
-
-def _output_size(cell):
-    size = getattr(cell, "output_size", None)
-    if size is None:
-        size = cell.state_size
-        size = size[0] if isinstance(size, (list, tuple)) else size
-    return size
 
 
 def _accept_keras2(kwargs):

@@ -1,0 +1,106 @@
+"""The shape of the house: which way imports run, what is public, how large files are."""
+
+import ast
+import doctest
+import inspect
+from pathlib import Path
+
+import keras
+import pytest
+
+import keras_rnnx
+
+PACKAGE = Path(keras_rnnx.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+# Each folder or module may import from those named; what is missing here may import from all.
+MAY_IMPORT = {
+    "cells": {"cells"},
+    "engine": {"cells", "engine"},
+    "regularization": {"cells", "regularization"},
+    "layers": {"cells", "engine", "regularization", "layers"},
+    "datasets": {"datasets"},
+    "version": set(),
+}
+PUBLIC = [name for name in keras_rnnx.__all__ if not name.startswith("__")]
+
+
+def imports(path):
+    """The modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    for name in imports(path):
+        assert not name.startswith(("tensorflow.python", "keras.src")), f"private: {name}"
+        if name.startswith("tensorflow_datasets"):
+            assert room(path) == "datasets", "tensorflow_datasets is imported in datasets only"
+        parts = name.split(".")
+        if parts[0] == "keras_rnnx" and room(path) in MAY_IMPORT:
+            assert parts[1] in MAY_IMPORT[room(path)], f"{room(path)} must not import {name}"
+            inner = PACKAGE / parts[1] / f"{parts[2]}.py" if len(parts) > 2 else None
+            if parts[1] != room(path) and inner is not None:
+                assert not inner.exists(), f"across folders import from the folder, not {name}"
+
+
+@pytest.mark.quick
+def test_every_room_is_known():
+    rooms = {room(path) for path in FILES} - {"__init__"}
+    assert rooms == set(MAY_IMPORT)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_hold_one_idea(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    assert ast.get_docstring(ast.parse(text)) or path.name == "version.py"
+
+
+@pytest.mark.quick
+def test_all_lists_what_is_public():
+    shown = {name for name in vars(keras_rnnx) if not name.startswith("_")}
+    modules = {n for n in shown if inspect.ismodule(getattr(keras_rnnx, n))}
+    assert shown - modules == set(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_docstring_examples_run(name):
+    thing = getattr(keras_rnnx, name)
+    tests = doctest.DocTestFinder(recurse=False).find(thing, name, globs={})
+    assert sum(len(test.examples) for test in tests) > 0, f"{name} has no example"
+    for test in tests:
+        failed, _ = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test)
+        assert failed == 0
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", PUBLIC)
+def test_layers_are_registered(name):
+    thing = getattr(keras_rnnx, name)
+    if inspect.isclass(thing):
+        assert keras.saving.get_registered_name(thing) == f"keras_rnnx>{name}"
+
+
+@pytest.mark.parametrize("name", ["SimpleSpec", "LSTMSpec", "GRUSpec"])
+def test_equations_are_lines_of_the_step(name):
+    """Each equation in a spec's docstring stands in the code, word for word."""
+    from keras_rnnx import cells
+
+    spec = getattr(cells, name)
+    code = {line.strip() for line in inspect.getsource(spec.step).splitlines()}
+    indented = [line for line in inspect.getdoc(spec).splitlines() if line.startswith("    ")]
+    equations = [line.strip() for line in indented if " = " in line]
+    assert equations
+    for equation in equations:
+        assert equation in code
