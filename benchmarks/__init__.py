@@ -1,0 +1,1 @@
+"""Times these layers beside what one would use instead: `python -m benchmarks`."""

@@ -1,0 +1,86 @@
+"""Who takes part.
+
+A peer is a class in one of these files, made once in a process of its own:
+
+    peer = module.Peer(case, weights, **options)    builds the net, with weights in Keras' layout
+    peer.load(x, dy, lengths)                       hands over the inputs
+    peer.step()                                     what is timed: one call, values fetched
+    peer.numbers()                                  what it computes, as `data.names` lists it
+"""
+
+import dataclasses
+import importlib.util
+
+from benchmarks.cases import UNFUSED
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Where a peer's class is, what it needs installed and what it is made with."""
+
+    module: str
+    packages: tuple
+    options: dict = dataclasses.field(default_factory=dict)
+
+    def lacks(self):
+        """The packages that are not installed."""
+        return [name for name in self.packages if importlib.util.find_spec(name) is None]
+
+
+def _keras(module, package, jit):
+    packages = ("tensorflow", "keras", *["keras_rnnx"] * (package == "keras_rnnx"))
+    return Entry(module, packages, {"package": package, "jit": jit})
+
+
+# A plain graph is what `fit` and `predict` run on a CPU; XLA is what they run on request.
+PEERS = {
+    "keras-graph": _keras("keras", "keras.layers", False),
+    "keras-xla": _keras("keras", "keras.layers", True),
+    "keras-rnn-cell": _keras("keras", "keras.layers", True),
+    "keras-fit": _keras("fit", "keras.layers", False),
+    "keras-fit-xla": _keras("fit", "keras.layers", True),
+    "torch": Entry("torch", ("torch",)),
+    "jax": Entry("jax", ("jax",)),
+    "onnxruntime": Entry("onnxruntime", ("onnx", "onnxruntime")),
+    "rnnx": _keras("keras", "keras_rnnx", False),
+    "rnnx-graph-inference": _keras("keras", "keras_rnnx", False),
+    "rnnx-xla": _keras("keras", "keras_rnnx", True),
+    "rnnx-fit": _keras("fit", "keras_rnnx", False),
+    "rnnx-fit-xla": _keras("fit", "keras_rnnx", True),
+    "floor-xla": Entry("floor", ("tensorflow",), {"library": "tensorflow"}),
+    "floor-torch": Entry("floor", ("torch",), {"library": "torch"}),
+    "floor-numpy": Entry("floor", ("numpy",), {"library": "numpy"}),
+}
+# The one of ours that is called in the same way, for charts and means of one number per peer.
+COUNTERPART = {
+    "keras-graph": ("rnnx", "rnnx-graph-inference"),
+    "keras-xla": ("rnnx-xla",),
+    "keras-rnn-cell": ("rnnx-xla",),
+    "torch": ("rnnx-xla",),
+    "jax": ("rnnx-xla",),
+    "onnxruntime": ("rnnx-xla",),
+    "keras-fit": ("rnnx-fit",),
+    "keras-fit-xla": ("rnnx-fit-xla",),
+}
+FLOORS = ("floor-xla", "floor-torch", "floor-numpy")
+
+
+def is_ours(peer):
+    return peer.startswith("rnnx")
+
+
+def is_floor(peer):
+    return peer in FLOORS
+
+
+def peers_of(case):
+    """The peers of a case; the first one's numbers are the reference."""
+    if case.group == "fit":
+        return ("keras-fit", "keras-fit-xla", "rnnx-fit", "rnnx-fit-xla")
+    floors = () if case.padded or case.group == "compile" else FLOORS
+    if case.cell in UNFUSED:
+        return ("keras-rnn-cell", *floors)
+    if not case.trains:
+        peers = ("keras-graph", "keras-xla", "torch", "jax", "onnxruntime")
+        return (*peers, "rnnx-graph-inference", "rnnx-xla", *floors)
+    return ("keras-graph", "keras-xla", "torch", "jax", "rnnx", "rnnx-xla", *floors)

@@ -1,0 +1,166 @@
+"""One row per layer: how it is made, what it must compute, what it can do.
+
+A new layer gets all tests of the contract by a row here.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import oracles
+from helpers import B, D, T, U, states_like, weights_like
+
+
+@dataclasses.dataclass(frozen=True)
+class Descriptor:
+    """One layer.
+
+    make: (namespace with LSTM, GRU, ..., options) -> the layer
+    oracle: (weights, x, mask, flat states, options) -> flat list: output, then last states
+    states: sizes of the states, nested as `initial_state` is
+    fixed: options that this layer does not offer, with the value that it has
+    """
+
+    name: str
+    make: Callable
+    oracle: Callable
+    states: list
+    causal: bool = True
+    fixed: dict = dataclasses.field(default_factory=dict)
+
+    def build(self, namespace, options, shape=(B, T, D), seed=1):
+        """The layer with random weights: for one seed the same in every namespace."""
+        layer = self.make(namespace, dict(options))
+        layer.build(shape)
+        layer.set_weights(weights_like(layer, seed))
+        return layer
+
+    def expected(self, weights, x, mask=None, states=None, options=None):
+        """What the equations give, as `layer(...)` returns it, in a flat list."""
+        options = options or {}
+        if states is None:
+            states = keras.tree.map_structure(
+                lambda s: s * 0, states_like(self.states, batch=len(x), dtype="float64")
+            )
+        result = self.oracle(weights, x, mask, keras.tree.flatten(states), options)
+        return result if options.get("return_state") else result[: -self.state_count]
+
+    @property
+    def state_count(self):
+        return len(keras.tree.flatten(self.states))
+
+    def allows(self, options):
+        return all(options.get(k, v) == v for k, v in self.fixed.items())
+
+
+def _layer(name, layer, step, state_count, **kwargs):
+    def oracle(weights, x, mask, states, options):
+        outputs, last, states = oracles.run(
+            step, weights, x, states, mask,
+            options.get("go_backwards", False), options.get("zero_output_for_mask", False),
+        )
+        return [outputs if options.get("return_sequences") else last, *states]
+
+    def make(namespace, options):
+        return getattr(namespace, layer)(U, **kwargs, **options)
+
+    return Descriptor(name, make, oracle, [U] * state_count)
+
+
+def _rnn(name, cells, step, states):
+    def oracle(weights, x, mask, states, options):
+        outputs, last, states = oracles.run(
+            step, weights, x, states, mask,
+            options.get("go_backwards", False), options.get("zero_output_for_mask", False),
+        )
+        return [outputs if options.get("return_sequences") else last, *states]
+
+    def make(namespace, options):
+        dtype = {"dtype": options["dtype"]} if "dtype" in options else {}
+        made = cells(namespace, dtype)
+        if namespace is keras.layers and isinstance(made, list):
+            # Given a list, Keras' RNN makes a stack that forgets the dtype.
+            made = keras.layers.StackedRNNCells(made, **dtype)
+        return namespace.RNN(made, **options)
+
+    return Descriptor(name, make, oracle, states)
+
+
+def _bidirectional(name, layer, step, state_count, merge, **kwargs):
+    def oracle(weights, x, mask, states, options):
+        output, states = oracles.run_bidirectional(
+            step, weights, x, states, mask, merge, options.get("return_sequences", False)
+        )
+        return [*(output if merge is None else [output]), *states]
+
+    def make(namespace, options):
+        dtype = {"dtype": options["dtype"]} if "dtype" in options else {}
+        # Bidirectional itself has neither direction nor padding rule: both follow from it.
+        inner = {k: v for k, v in options.items() if k not in ("go_backwards", "zero_output_for_mask")}
+        return namespace.Bidirectional(
+            getattr(namespace, layer)(U, **kwargs, **inner), merge_mode=merge, **dtype
+        )
+
+    fixed = {"go_backwards": False, "zero_output_for_mask": False}
+    return Descriptor(name, make, oracle, [U] * 2 * state_count, causal=False, fixed=fixed)
+
+
+def _stack(namespace, options):
+    return [
+        namespace.LSTMCell(U, **options),
+        namespace.GRUCell(U + 1, **options),
+        namespace.SimpleRNNCell(U + 2, **options),
+    ]
+
+
+SIMPLE = (
+    _layer("simple", "SimpleRNN", oracles.simple_step(), 1),
+    _layer("simple_relu", "SimpleRNN", oracles.simple_step("relu"), 1, activation="relu"),
+    _layer("simple_no_bias", "SimpleRNN", oracles.simple_step(use_bias=False), 1, use_bias=False),
+)
+LSTM = (
+    _layer("lstm", "LSTM", oracles.lstm_step(), 2),
+    _layer("lstm_no_bias", "LSTM", oracles.lstm_step(use_bias=False), 2, use_bias=False),
+    _layer(
+        "lstm_activations", "LSTM", oracles.lstm_step("softsign", "hard_sigmoid"), 2,
+        activation="softsign", recurrent_activation="hard_sigmoid", unit_forget_bias=False,
+    ),
+    _layer("lstm_linear", "LSTM", oracles.lstm_step("linear"), 2, activation=None),
+)
+GRU = (
+    _layer("gru", "GRU", oracles.gru_step(), 1),
+    _layer("gru_no_bias", "GRU", oracles.gru_step(use_bias=False), 1, use_bias=False),
+    _layer("gru_before", "GRU", oracles.gru_step(reset_after=False), 1, reset_after=False),
+    _layer(
+        "gru_before_no_bias", "GRU", oracles.gru_step(reset_after=False, use_bias=False), 1,
+        reset_after=False, use_bias=False,
+    ),
+    _layer(
+        "gru_activations", "GRU", oracles.gru_step("elu", "hard_sigmoid"), 1,
+        activation="elu", recurrent_activation="hard_sigmoid",
+    ),
+    _layer(
+        "gru_before_activations", "GRU", oracles.gru_step("relu", "sigmoid", reset_after=False), 1,
+        activation="relu", reset_after=False,
+    ),
+)
+CELLS = (
+    _rnn("rnn_lstm_cell", lambda k, o: k.LSTMCell(U, **o), oracles.lstm_step(), [U, U]),
+    _rnn("rnn_gru_cell", lambda k, o: k.GRUCell(U, **o), oracles.gru_step(), [U]),
+    _rnn("rnn_simple_cell", lambda k, o: k.SimpleRNNCell(U, **o), oracles.simple_step(), [U]),
+    _rnn(
+        "rnn_stack", _stack,
+        oracles.stacked_step(
+            (oracles.lstm_step(), oracles.gru_step(), oracles.simple_step()), (3, 3, 3), (2, 1, 1)
+        ),
+        [[U, U], U + 1, U + 2],
+    ),
+)
+BOTH = (
+    _bidirectional("both_lstm", "LSTM", oracles.lstm_step(), 2, "concat"),
+    _bidirectional("both_gru", "GRU", oracles.gru_step(), 1, "sum"),
+    _bidirectional("both_simple", "SimpleRNN", oracles.simple_step(), 1, "mul"),
+    _bidirectional("both_unmerged", "LSTM", oracles.lstm_step(), 2, None),
+)
+ALL = SIMPLE + LSTM + GRU + CELLS + BOTH
+BY_NAME = {d.name: d for d in ALL}
