@@ -4,8 +4,8 @@ import keras
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
-        f"keras_rnnx needs Keras on TensorFlow, and Keras runs on {keras.backend.backend()!r} here. "
-        'Set the environment variable KERAS_BACKEND to "tensorflow" before keras is imported.'
+        f"keras_rnnx needs Keras on TensorFlow, and Keras runs on {keras.backend.backend()!r} "
+        'here. Set the environment variable KERAS_BACKEND to "tensorflow" before keras is imported.'
     )
 
 from keras_rnnx.engine import portable

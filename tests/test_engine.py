@@ -82,7 +82,9 @@ def test_every_input_gets_its_gradient(plan, options):
     assert_same(got, expected)
 
 
-@pytest.mark.parametrize("options", [{"zero_masked": True}, {"zero_masked": True, "last_only": True}])
+@pytest.mark.parametrize(
+    "options", [{"zero_masked": True}, {"zero_masked": True, "last_only": True}]
+)
 def test_zeros_for_masked_steps(options):
     problem = rich_problem()
     options = {"mask": MASK, **options}
@@ -115,7 +117,9 @@ def test_a_step_without_products_or_outputs_like_states():
 
 def test_integer_inputs_have_no_gradient():
     def step(weights, product, x, states, constants):
-        h = tf.tanh(product("square", states[0]) + x["scale"] + tf.cast(x["id"], tf.float64)[:, None])
+        h = tf.tanh(
+            product("square", states[0]) + x["scale"] + tf.cast(x["id"], tf.float64)[:, None]
+        )
         return h, (h,)
 
     problem = rich_problem()
@@ -220,33 +224,31 @@ def test_buckets_grow_by_an_eighth_at_most():
     assert int(bucket(tf.constant(0))) == 1
 
 
-def test_every_length_of_a_bucket_shares_one_compile():
-    """Unknown lengths compile once per bucket, and stop at the real length."""
-    problem = rich_problem()
-    traces = []
+def test_unknown_lengths_stop_where_they_end():
+    """What is compiled sees the length of a bucket; the loop stops at the real one."""
+    square = rich_problem()["weights"]["square"]
 
     def step(weights, product, x, states, constants):
-        traces.append(x.shape)
         h = tf.tanh(x + product("square", states[0]))
         return h, (h,)
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, None, U], tf.float64)])
     def run(x):
         start = (tf.zeros([tf.shape(x)[1], U], tf.float64),)
-        weights = {"square": problem["weights"]["square"]}
-        x, _, steps = engine.pad_time(x, None, compiled=True)
-        outputs, states = engine.run(step, x, weights, start, plan=COMPILED, steps=steps)
-        return outputs[:steps], states
+        padded, _, steps = engine.pad_time(x, None, compiled=True)
+        outputs, states = engine.run(
+            step, padded, {"square": square}, start, plan=COMPILED, steps=steps
+        )
+        return outputs, states, tf.shape(padded)[0]
 
     rng = np.random.default_rng(0)
-    for steps in (65, 70, 72, 1, 0):
+    for steps, size in {65: 72, 70: 72, 72: 72, 1: 1, 0: 1}.items():
         x = rng.normal(size=(steps, B, U))
-        outputs, (last,) = run(x)
+        outputs, (last,), padded = run(x)
+        assert padded == size == outputs.shape[0]
         h = np.zeros((B, U))
         for t in range(steps):
-            h = np.tanh(x[t] + h @ problem["weights"]["square"].numpy())
+            h = np.tanh(x[t] + h @ square.numpy())
             np.testing.assert_allclose(outputs[t], h, rtol=1e-10)
-        assert outputs.shape == (steps, B, U)
+        np.testing.assert_array_equal(outputs[steps:], 0)
         np.testing.assert_allclose(last, h, rtol=1e-10)
-        traced = len(traces) if steps == 65 else traced
-    assert len(traces) == traced

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.quick
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize(
-    "shape, hint", [((3, 4), r"x\[:, None\]"), ((4,), "batch and a feature axis"), ((3, 7, 4, 2), "Merge")]
+    "shape, hint",
+    [((3, 4), r"x\[:, None\]"), ((4,), "batch and a feature axis"), ((3, 7, 4, 2), "Merge")],
 )
 def test_wrong_rank(layer, shape, hint):
     message = rf"got input of shape \({shape[0]}.*expected \(batch, time, features\).*{hint}"
@@ -159,5 +160,8 @@ def test_another_backend_is_refused(tmp_path):
         text=True,
     )
     assert result.returncode != 0
-    assert "ImportError: keras_rnnx needs Keras on TensorFlow, and Keras runs on 'jax'" in result.stderr
+    assert (
+        "ImportError: keras_rnnx needs Keras on TensorFlow, and Keras runs on 'jax'"
+        in result.stderr
+    )
     assert "KERAS_BACKEND" in result.stderr

@@ -63,7 +63,7 @@ class Array:
 
 
 def element_shape(spec, batch):
-    """The shape of `spec` as numbers where known, with `batch` in place of an unknown first axis."""
+    """The shape of `spec` as numbers, with `batch` in place of an unknown first axis."""
     shape = spec.shape.as_list()
     if shape and shape[0] is None:
         if all(size is not None for size in shape[1:]):

@@ -213,7 +213,10 @@ class Recurrence:
         packed = self.constants.pack(range(len(data.constants)))
         for call, d in zip(notes.calls, dp, strict=True):
             h = saved.states[call.state] if call.state is not None else next(inputs)
-            if call.name in self.names and data.weights[self.names.index(call.name)].shape.rank == 2:
+            if (
+                call.name in self.names
+                and data.weights[self.names.index(call.name)].shape.rank == 2
+            ):
                 like = data.weights[self.names.index(call.name)]
                 add(weights, call.name, matrix_gradient(call, like, h, d))
             else:
@@ -249,7 +252,10 @@ class Recurrence:
                 f"those it got: {[_describe(s) for s in states]}."
             )
         # A loop's carry keeps its static shape; the step may know less of it than the start.
-        new = [n if tf.executing_eagerly() else tf.ensure_shape(n, s.shape) for n, s in zip(new, states)]
+        new = [
+            n if tf.executing_eagerly() else tf.ensure_shape(n, s.shape)
+            for n, s in zip(new, states)
+        ]
         return output, new, products
 
     def _replay(self, x, before, recorded, weights, constants, d_output, d_new, turned=None):
@@ -269,9 +275,7 @@ class Recurrence:
         d = tape.gradient([*tf.nest.flatten(output), *new], sources, [*d_output, *d_new])
         d = tf.nest.map_structure(lambda g: g if g is None else tf.convert_to_tensor(g), d)
         for key in ("x", "states", "products"):
-            d[key] = [
-                tf.zeros_like(s) if g is None else g for g, s in zip(d[key], sources[key])
-            ]
+            d[key] = [tf.zeros_like(s) if g is None else g for g, s in zip(d[key], sources[key])]
         notes = Notes(
             x=tuple(xi),
             weights=tuple(i for i, g in zip(wi, d["weights"]) if g is not None),
@@ -281,9 +285,7 @@ class Recurrence:
         d["weights"] = [g for g in d["weights"] if g is not None]
         d["constants"] = [g for g in d["constants"] if g is not None]
         # Inputs of products that are not just a state are made again here, to be kept.
-        d["inputs"] = [
-            h for h, call in zip(products.inputs, products.calls) if call.state is None
-        ]
+        d["inputs"] = [h for h, call in zip(products.inputs, products.calls) if call.state is None]
         return d, notes
 
     # -- shapes ----------------------------------------------------------------------------

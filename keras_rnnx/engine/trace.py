@@ -1,4 +1,4 @@
-"""What a step does, found by tracing it once by itself: shapes, products, and what it may not do."""
+"""What a step does, found by tracing it once: its shapes, and what it may not do."""
 
 from typing import Any
 from typing import NamedTuple

@@ -47,7 +47,7 @@ def device_type():
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def failure(device):
     """Why XLA does not work on this type of device, or None: one tiny probe per process."""
     try:
@@ -61,7 +61,7 @@ def failure(device):
     return None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def function(recurrence, method, jit_compile):
     """A loop of `recurrence` as a graph function, shared by all equal recurrences.
 

@@ -47,9 +47,7 @@ class Bidirectional(keras.layers.Layer):
     TensorShape([2, 8])
     """
 
-    def __init__(
-        self, layer, merge_mode="concat", weights=None, backward_layer=None, **kwargs
-    ):
+    def __init__(self, layer, merge_mode="concat", weights=None, backward_layer=None, **kwargs):
         for given in (layer, backward_layer):
             if given is not None and not isinstance(given, keras.layers.Layer):
                 raise ValueError(

@@ -27,9 +27,7 @@ def rate(name, value):
 
 def one_of(name, value, choices):
     if not any(value is choice or value == choice for choice in choices):
-        raise ValueError(
-            f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}."
-        )
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}.")
 
 
 def known_features(layer, shape):
@@ -108,6 +106,6 @@ def stateful_batch(layer, expected, batch):
         raise ValueError(
             f"{type(layer).__name__} {layer.name!r} is stateful for batches of {expected} and got "
             f"one of {batch}. If an RNN is stateful, the batch size of the input sequences must be "
-            'the same as the batch size of the initial state: pass such batches, or make the layer '
+            "the same as the batch size of the initial state: pass such batches, or make the layer "
             'with stateful="any_batch".'
         )

@@ -22,7 +22,8 @@ class GRUCell(Cell):
 
     Reference: Cho et al., EMNLP 2014 (arXiv:1406.1078).
 
-    Weights: kernel `[D, 3U]`, recurrent_kernel `[U, 3U]`, bias `[2, 3U]` (`[3U]` without `reset_after`), gates in the order z, r, h.
+    Weights: kernel `[D, 3U]`, recurrent_kernel `[U, 3U]`, bias `[2, 3U]` (`[3U]` without
+    `reset_after`), gates in the order z, r, h.
 
     Args:
         units: positive integer, the size of the state and of the output.
@@ -126,7 +127,8 @@ class GRU(NamedRNN):
     >>> keras_rnnx.GRU(4)(x).shape
     TensorShape([2, 4])
     >>> mask = np.array([[True, True, True, False, False]] * 2)
-    >>> outputs, *states = keras_rnnx.GRU(4, return_sequences=True, return_state=True)(x, mask=mask)
+    >>> layer = keras_rnnx.GRU(4, return_sequences=True, return_state=True)
+    >>> outputs, *states = layer(x, mask=mask)
     >>> outputs.shape, len(states)
     (TensorShape([2, 5, 4]), 1)
     """

@@ -20,13 +20,16 @@ class LSTMCell(Cell):
         c = f * c + i * g
         h = o * self.activation(c)
 
-    Reference: Hochreiter and Schmidhuber, Neural Computation 9 (1997); forget gate: Gers et al. (2000).
+    Reference: Hochreiter and Schmidhuber, Neural Computation 9 (1997); forget gate: Gers,
+    Schmidhuber and Cummins, Neural Computation 12 (2000).
 
-    Weights: kernel `[D, 4U]`, recurrent_kernel `[U, 4U]`, bias `[4U]`, gates in the order i, f, c, o.
+    Weights: kernel `[D, 4U]`, recurrent_kernel `[U, 4U]`, bias `[4U]`, gates in the order i, f,
+    c, o.
 
     Args:
         units: positive integer, the size of the state and of the output.
-        activation: of the candidate and of the state on its way out; a name, a callable or None (linear).
+        activation: of the candidate and of the state on its way out; a name, a callable or None
+            (linear).
         recurrent_activation: of the gates.
         use_bias: whether there is a bias.
         kernel_initializer, recurrent_initializer, bias_initializer: of the weights.
@@ -108,7 +111,8 @@ class LSTM(NamedRNN):
 
     Args:
         units: positive integer, the size of the state and of the output.
-        activation: of the candidate and of the state on its way out; a name, a callable or None (linear).
+        activation: of the candidate and of the state on its way out; a name, a callable or None
+            (linear).
         recurrent_activation: of the gates.
         use_bias: whether there is a bias.
         kernel_initializer, recurrent_initializer, bias_initializer: of the weights.
@@ -134,7 +138,8 @@ class LSTM(NamedRNN):
     >>> keras_rnnx.LSTM(4)(x).shape
     TensorShape([2, 4])
     >>> mask = np.array([[True, True, True, False, False]] * 2)
-    >>> outputs, *states = keras_rnnx.LSTM(4, return_sequences=True, return_state=True)(x, mask=mask)
+    >>> layer = keras_rnnx.LSTM(4, return_sequences=True, return_state=True)
+    >>> outputs, *states = layer(x, mask=mask)
     >>> outputs.shape, len(states)
     (TensorShape([2, 5, 4]), 2)
     """

@@ -328,7 +328,7 @@ OPTIONS = (
 
 
 def _accept_keras2(kwargs):
-    """Take what Keras 2 knew and Keras 3 does not out of `kwargs`; the batch size, if it says one."""
+    """Take what only Keras 2 knew out of `kwargs`; return the batch size, if they say one."""
     if kwargs.pop("time_major", False):
         raise ValueError(
             "time_major=True is Keras 2's, and Keras 3 has batch-major sequences only: pass "

@@ -63,9 +63,7 @@ def _run_foreign(cell, x, states, training, options):
         cell.get_dropout_mask(tf.zeros(tf.shape(x)[1:], x.dtype))
         cell.get_recurrent_dropout_mask(states[0])
     try:
-        return engine.run(
-            step, x, {}, states, outputs=tf.TensorSpec(shape, dtype), **options
-        )
+        return engine.run(step, x, {}, states, outputs=tf.TensorSpec(shape, dtype), **options)
     finally:
         if draws:
             cell.reset_dropout_mask()

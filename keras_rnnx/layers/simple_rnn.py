@@ -113,7 +113,8 @@ class SimpleRNN(NamedRNN):
     >>> keras_rnnx.SimpleRNN(4)(x).shape
     TensorShape([2, 4])
     >>> mask = np.array([[True, True, True, False, False]] * 2)
-    >>> outputs, *states = keras_rnnx.SimpleRNN(4, return_sequences=True, return_state=True)(x, mask=mask)
+    >>> layer = keras_rnnx.SimpleRNN(4, return_sequences=True, return_state=True)
+    >>> outputs, *states = layer(x, mask=mask)
     >>> outputs.shape, len(states)
     (TensorShape([2, 5, 4]), 1)
     """
