@@ -15,18 +15,18 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 
 class NothingOfOurs(importlib.abc.MetaPathFinder):
-    """Both may be installed beside TensorFlow; here they cannot be imported."""
+    """keras_rnnx may be installed beside TensorFlow; here it cannot be imported."""
 
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("keras_rnnx", "keras"):
+        if name.split(".")[0] == "keras_rnnx":
             raise ImportError(f"{name} is not on a server")
 
+
+sys.meta_path.insert(0, NothingOfOurs())
 
 import numpy as np
 import tensorflow as tf
 
-assert not {"keras", "keras_rnnx"} & set(sys.modules)
-sys.meta_path.insert(0, NothingOfOurs())
 # TF Serving does this at its start unless a flag says otherwise.
 library = os.path.join(os.path.dirname(tf.__file__), "libtensorflow_cc.so.2")
 ctypes.CDLL(library)._ZN10tensorflow21DisableXlaCompilationEv()
