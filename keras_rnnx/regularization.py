@@ -1,8 +1,7 @@
 """Noise against overfitting: drawn once per sequence, before the loop, and handed to the step.
 
-Draws are stateless (`tf.random.stateless_uniform` with the Philox generator, which gives the same
-bits with and without XLA), in float32 whatever the policy, and happen in training only: nothing
-random is left in an inference graph.
+Draws are stateless (random bits of the Philox generator, the same with and without XLA and whatever
+the precision) and happen in training only: nothing random is left in an inference graph.
 """
 
 import dataclasses
@@ -17,10 +16,16 @@ def draw_kept(seed, shape, rate):
 
     seed: `[2]` integers; replicas of a distribution strategy draw different numbers from it.
     """
+    # Neither `stateless_fold_in` nor a uniform float: both give other numbers under XLA.
+    first, second = tf.unstack(tf.cast(seed, tf.int32))
     replicas = tf.distribute.get_replica_context()
     replica = replicas.replica_id_in_sync_group if replicas is not None else 0
-    seed = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), replica, alg="philox")
-    return tf.random.stateless_uniform(shape, seed, dtype=tf.float32, alg="philox") >= rate
+    spread = tf.cast(replica, tf.int32) * 0x3C6EF372  # far apart: neighbouring seeds are in use
+    seed = tf.stack([tf.bitwise.bitwise_xor(first, spread), second])
+    bits = tf.random.stateless_uniform(
+        shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+    )
+    return bits >= tf.constant(int(rate * 2**32), tf.uint32)
 
 
 def drop(x, kept, rate):

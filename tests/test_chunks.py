@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import B, D, T, assert_all_close, inputs, loss_of, make_mask, states_like
+from helpers import B, D, T, U, assert_all_close, inputs, loss_of, make_mask, states_like
 from subject import rnnx
 
 CAUSAL = sorted(d.name for d in descriptors.ALL if d.causal)
@@ -42,9 +42,10 @@ def outputs_and_gradients(way, layer, x, mask, states):
     return outputs, tape.gradient(loss, [x, *flat, *variables])
 
 
-@pytest.mark.parametrize("name", CAUSAL)
 @pytest.mark.parametrize(
-    "mask_kind, sizes", [("holes", (3, 4)), ("none", (1,) * T)], ids=["pieces", "steps"]
+    "name, mask_kind, sizes",
+    [(name, "holes", (3, 4)) for name in CAUSAL]
+    + [(name, "none", (1,) * T) for name in ("simple", "lstm", "gru", "gru_before")],
 )
 def test_pieces_with_carried_state_are_the_whole(name, mask_kind, sizes):
     descriptor = descriptors.BY_NAME[name]
@@ -74,7 +75,36 @@ def test_cell_called_step_by_step_is_the_layer(name):
         np.testing.assert_allclose(a, e, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", sorted(descriptors.BY_NAME))
+@pytest.mark.parametrize("stateful", [True, "any_batch"])
+@pytest.mark.parametrize("name", ["simple", "lstm", "gru", "rnn_stack"])
+def test_stateful_layer_called_with_pieces_is_the_whole(name, stateful):
+    descriptor = descriptors.BY_NAME[name]
+    options = {"return_sequences": True, "dtype": "float64"}
+    layer = descriptor.build(rnnx, {**options, "stateful": stateful})
+    expected = descriptor.build(rnnx, options)(inputs(dtype="float64"))
+    x = tf.constant(inputs(dtype="float64"))
+    for call in (layer, tf.function(layer)):  # two sequences, one after the other
+        layer.reset_state()
+        found = tf.concat([call(x[:, :3]), call(x[:, 3:4]), call(x[:, 4:])], axis=1)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_stateful_fit_with_a_smaller_last_batch():
+    """Each batch goes on where the last one stood: the rows that it has, and only those."""
+    layer = rnnx.GRU(U, stateful="any_batch")
+    model = keras.Sequential([keras.Input((None, D)), layer])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    x = inputs(batch=B + 2)
+    model.fit(x, np.zeros((B + 2, U)), batch_size=B, shuffle=False, verbose=0)
+    plain = rnnx.GRU(U)
+    plain.build(x.shape)
+    plain.set_weights(layer.get_weights())
+    first = plain(x[:B])
+    second = plain(x[B:], initial_state=[first[:2]])
+    np.testing.assert_allclose(layer.states[0], tf.concat([second, first[2:]], 0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["simple", "lstm", "gru", "rnn_stack", "both_gru", "both_unmerged"])
 @pytest.mark.parametrize("sequences", [False, True])
 @pytest.mark.parametrize("state", [False, True])
 def test_symbolic_call_knows_the_shapes_and_types(name, sequences, state):
