@@ -58,7 +58,10 @@ class Array:
                 return tf.stack([value for _, value in sorted(handle, key=lambda item: item[0])])
             return tf.zeros(tf.concat([[0], self.shape], axis=0), self.dtype)
         return tf.raw_ops.TensorListStack(
-            input_handle=handle, element_shape=self.shape, element_dtype=self.dtype
+            input_handle=handle,
+            element_shape=self.shape,
+            element_dtype=self.dtype,
+            num_elements=self.steps if isinstance(self.steps, int) else -1,
         )
 
 
