@@ -15,7 +15,7 @@ def inputs(case):
     """
     draw = np.random.default_rng(0)
     if case.group == "fit":
-        samples = case.B * max(32, 256 // case.B)  # enough that the set-up of `fit` does not show
+        samples = case.B * max(32, 96 // case.B)  # enough that the set-up of `fit` does not show
         x = draw.standard_normal((samples, case.T, case.D), np.float32)
         return x, draw.integers(0, CLASSES, samples), None
     x = draw.standard_normal((case.B, case.T, case.D), np.float32)
