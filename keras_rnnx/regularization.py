@@ -2,6 +2,9 @@
 
 Draws are stateless (random bits of the Philox generator, the same with and without XLA and whatever
 the precision) and happen in training only: nothing random is left in an inference graph.
+
+A regularizer of the recurrence is a spec around a cell's spec: the same weights and projection, a
+step that does more, and `noise`, which draws what that step needs.
 """
 
 import dataclasses
@@ -34,8 +37,31 @@ def drop(x, kept, rate):
 
 
 @dataclasses.dataclass(frozen=True)
-class RecurrentDropout:
-    """The step of `spec` with dropout on what it multiplies by its recurrent matrices.
+class Regularizer:
+    """Base: does what the spec inside does."""
+
+    spec: CellSpec
+
+    @property
+    def state_sizes(self):
+        return self.spec.state_sizes
+
+    def project(self, weights, x):
+        return self.spec.project(weights, x)
+
+    def prepare(self, weights):
+        return self.spec.prepare(weights)
+
+    def noise(self, seed, xs, constants):
+        return self.spec.noise(seed, xs, constants)
+
+    def step(self, weights, product, x, states, constants):
+        return self.spec.step(weights, product, x, states, constants)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentDropout(Regularizer):
+    """Dropout on what the cell multiplies by its recurrent matrices.
 
     One mask `[B, U]` for all steps and gates. Gal and Ghahramani, "A Theoretically Grounded
     Application of Dropout in Recurrent Neural Networks", NeurIPS 2016 (tied weights).
@@ -43,11 +69,56 @@ class RecurrentDropout:
     The step finds the mask in `constants["recurrent_kept"]`, booleans: they need no gradient.
     """
 
-    spec: CellSpec
     rate: float
+
+    def noise(self, seed, xs, constants):
+        xs, constants = self.spec.noise(seed, xs, constants)
+        shape = [tf.shape(tf.nest.flatten(xs)[0])[1], self.state_sizes[0]]
+        return xs, {**constants, "recurrent_kept": draw_kept(seed(), shape, self.rate)}
 
     def step(self, weights, product, x, states, constants):
         def dropped(name, h, **options):
             return product(name, drop(h, constants["recurrent_kept"], self.rate), **options)
 
         return self.spec.step(weights, dropped, x, states, constants)
+
+
+@dataclasses.dataclass(frozen=True)
+class Zoneout(Regularizer):
+    """States that at random keep their old value.
+
+        training     s = new where kept, else old      P(old) = rate, drawn for each unit and step
+        inference    s = rate * old + (1 - rate) * new
+
+    rates: one per state; the expectation at inference. Krueger et al., "Zoneout: Regularizing
+    RNNs by Randomly Preserving Hidden Activations", ICLR 2017.
+
+    The step finds the draws, `[B, U]` booleans for each state of a rate above 0, beside its input.
+    """
+
+    rates: tuple
+    training: bool
+
+    def noise(self, seed, xs, constants):
+        xs, constants = self.spec.noise(seed, xs, constants)
+        if not self.training:
+            return xs, constants
+        steps, batch = tf.unstack(tf.shape(tf.nest.flatten(xs)[0])[:2])
+        pairs = zip(self.state_sizes, self.rates, strict=True)
+        kept = [draw_kept(seed(), [steps, batch, size], rate) for size, rate in pairs if rate]
+        return (xs, tuple(kept)), constants
+
+    def step(self, weights, product, x, states, constants):
+        x, kept = x if self.training else (x, ())
+        output, new = self.spec.step(weights, product, x, states, constants)
+        kept = iter(kept)
+
+        def zone(rate, old, new):
+            if not rate:
+                return new
+            if self.training:
+                return tf.where(next(kept), new, old)
+            return rate * old + (1 - rate) * new
+
+        zoned = tuple(map(zone, self.rates, states, new))
+        return zoned[0] if output is new[0] else output, zoned

@@ -79,7 +79,7 @@ def peers_of(case):
         return ("keras-fit", "keras-fit-xla", "rnnx-fit", "rnnx-fit-xla")
     floors = () if case.padded or case.group == "compile" else FLOORS
     if case.cell in UNFUSED:
-        return ("keras-rnn-cell", *floors)
+        return ("keras-rnn-cell", "rnnx", "rnnx-xla", *floors)
     if not case.trains:
         peers = ("keras-graph", "keras-xla", "torch", "jax", "onnxruntime")
         return (*peers, "rnnx-graph-inference", "rnnx-xla", *floors)

@@ -5,9 +5,10 @@ import importlib
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import cells
 from benchmarks import data
 from benchmarks.cases import UNFUSED
+
+CELLS = {"keras.layers": "benchmarks.cells_keras", "keras_rnnx": "benchmarks.cells_rnnx"}
 
 # float32 means float32 on every peer, on a GPU too: the numbers are held to 1e-4.
 tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -54,6 +55,7 @@ class Peer:
 def layer(case, package):
     module = importlib.import_module(package)
     if case.cell in UNFUSED:
-        return module.RNN(cells.CELLS[package][case.cell](case.U), return_sequences=True)
+        cells = importlib.import_module(CELLS[package])
+        return module.RNN(getattr(cells, case.cell)(case.U), return_sequences=True)
     one = getattr(module, case.cell)(case.U, return_sequences=True)
     return module.Bidirectional(one) if case.bidirectional else one

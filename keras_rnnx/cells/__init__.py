@@ -7,4 +7,5 @@ from keras_rnnx.cells.base import affine
 from keras_rnnx.cells.base import float32_rows
 from keras_rnnx.cells.gru import GRUSpec
 from keras_rnnx.cells.lstm import LSTMSpec
+from keras_rnnx.cells.norm import standardized
 from keras_rnnx.cells.simple import SimpleSpec

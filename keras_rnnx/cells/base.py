@@ -60,6 +60,13 @@ class CellSpec(abc.ABC):
         """The weights that `step` uses, as it uses them: `{name: tensor}`."""
         return {"recurrent_kernel": weights["recurrent_kernel"]}
 
+    def noise(self, seed, xs, constants):
+        """`(xs, constants)` with what `step` needs of random draws for one sequence; here nothing.
+
+        seed: function that gives a new `[2]` seed at each call.
+        """
+        return xs, constants
+
     @abc.abstractmethod
     def step(self, weights, product, x, states, constants):
         """One step: `(output, new states)` from the projected input and the states."""

@@ -24,7 +24,7 @@ class LSTMSpec(CellSpec):
 
     Equations (`x` is the projected input, `x W + b`):
 
-        i, f, g, o = self.gates(x + product("recurrent_kernel", h))
+        i, f, g, o = self.gates(product("recurrent_kernel", h, plus=x))
         c = f * c + i * g
         h = o * self.activation(c)
 
@@ -50,7 +50,7 @@ class LSTMSpec(CellSpec):
 
     def step(self, weights, product, x, states, constants):
         h, c = states
-        i, f, g, o = self.gates(x + product("recurrent_kernel", h))
+        i, f, g, o = self.gates(product("recurrent_kernel", h, plus=x))
         c = f * c + i * g
         h = o * self.activation(c)
         return h, (h, c)

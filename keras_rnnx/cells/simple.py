@@ -20,7 +20,7 @@ class SimpleSpec(CellSpec):
 
     Equations (`x` is the projected input, `x W + b`):
 
-        h = self.activation(x + product("recurrent_kernel", h))
+        h = self.activation(product("recurrent_kernel", h, plus=x))
     """
 
     activation: Callable = keras.activations.tanh
@@ -41,5 +41,5 @@ class SimpleSpec(CellSpec):
 
     def step(self, weights, product, x, states, constants):
         (h,) = states
-        h = self.activation(x + product("recurrent_kernel", h))
+        h = self.activation(product("recurrent_kernel", h, plus=x))
         return h, (h,)

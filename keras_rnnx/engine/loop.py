@@ -193,7 +193,8 @@ class Recurrence:
         stacks = [a.stack(h) for a, h in zip(every, handles, strict=True)]
         dx, dp, inputs = _cut(stacks, len(dx_arrays), len(dp_arrays))
         d_weights, d_constants = self._after_loop(data, saved, replay.notes, sums, dp, inputs)
-        return _spread(dx, replay.notes.x, data.xs), d_weights, d_states, d_constants
+        dx = _spread([*dx, *dp], replay.notes.dx, data.xs)
+        return dx, d_weights, d_states, d_constants
 
     def save_and_back(self, data, d_outs, d_states):
         """The backward pass of a forward pass that kept nothing."""
@@ -238,10 +239,10 @@ class Recurrence:
 
     def _step(self, x, weights, states, constants, recorded=None, turned=None):
         """`(output, flat new states, products)` of one step."""
-        states = list(states)
+        x, states = list(x), list(states)
         constants = self.constants.pack(constants)
         weights = dict(zip(self.names, weights, strict=True))
-        products = Products(weights, constants, states, recorded, turned)
+        products = Products(weights, constants, states, x, recorded, turned)
         output, new = self.step(
             weights, products, self.xs.pack(x), self.states.pack(states), constants
         )
@@ -274,10 +275,12 @@ class Recurrence:
             output, new, products = self._step(x, weights, before, constants, recorded, turned)
         d = tape.gradient([*tf.nest.flatten(output), *new], sources, [*d_output, *d_new])
         d = tf.nest.map_structure(lambda g: g if g is None else tf.convert_to_tensor(g), d)
-        for key in ("x", "states", "products"):
+        xi = [i for i, g in zip(xi, d["x"]) if g is not None]
+        d["x"] = [g for g in d["x"] if g is not None]
+        for key in ("states", "products"):
             d[key] = [tf.zeros_like(s) if g is None else g for g, s in zip(d[key], sources[key])]
         notes = Notes(
-            x=tuple(xi),
+            dx=(*xi, *(call.plus for call in products.calls)),
             weights=tuple(i for i, g in zip(wi, d["weights"]) if g is not None),
             constants=tuple(i for i, g in zip(ci, d["constants"]) if g is not None),
             calls=tuple(products.calls),
@@ -326,7 +329,7 @@ class Recurrence:
 class Notes(NamedTuple):
     """Which gradients a replayed step has, by position, and its products."""
 
-    x: tuple
+    dx: tuple  # of the inputs: first those by themselves, then, or None, those of each product
     weights: tuple
     constants: tuple
     calls: tuple
@@ -373,8 +376,12 @@ def _cut(items, *sizes):
 
 
 def _spread(gradients, positions, tensors):
-    """Gradients at their positions, None elsewhere."""
-    found = dict(zip(positions, gradients, strict=True))
+    """Gradients added up at their positions, which may be None; None where there is none."""
+    found = {}
+    for i, gradient in zip(positions, gradients, strict=True):
+        if i is None:
+            continue
+        found[i] = found[i] + gradient if i in found else gradient
     return tuple(found.get(i) for i in range(len(tensors)))
 
 

@@ -3,10 +3,12 @@
     product(name, h)                    h [B, K] @ weights[name] [K, N]             -> [B, N]
     product(name, h, transpose=True)    h [B, N] @ weights[name]^T                  -> [B, K]
     product(name, h, bias=name)         the same plus weights[name] [N]
+    product(name, h, plus=x)            the same plus x [B, N], best the step's input as it came
     product(name, h) of a constant      h [B, K] by each sample's constants[name] [B, K, N]
 
 Going through one function lets the engine record the products on the way forward and take each
-matrix's gradient afterwards, from all steps at once.
+matrix's gradient afterwards, from all steps at once. An input that is added here is recorded in
+the sum: the backward pass then neither reads it nor writes its gradient a second time.
 """
 
 from typing import NamedTuple
@@ -23,6 +25,7 @@ class Call(NamedTuple):
     transpose: bool
     bias: str | None
     state: int | None  # which state its input is, if it is one unchanged
+    plus: int | None = None  # which input of the step was added, if it is one unchanged
 
 
 class Products:
@@ -33,27 +36,30 @@ class Products:
     turned: matrices transposed beforehand, by name, for the gradients of replayed products.
     """
 
-    def __init__(self, weights, constants, states, recorded=None, turned=None):
+    def __init__(self, weights, constants, states, xs=(), recorded=None, turned=None):
         self.weights = weights
         self.turned = turned or {}
         self.constants = constants if isinstance(constants, dict) else {}
-        self.states = states
+        self.states, self.xs = states, xs
         self.recorded = recorded
         self.calls, self.inputs, self.values = [], [], []
 
-    def __call__(self, name, h, *, transpose=False, bias=None):
+    def __call__(self, name, h, *, transpose=False, bias=None, plus=None):
         matrix = self.find(name, h)
-        self.calls.append(Call(name, transpose, bias, position(h, self.states)))
+        added = position(plus, self.xs)
+        self.calls.append(Call(name, transpose, bias, position(h, self.states), added))
         self.inputs.append(h)
         if self.recorded is None:
             value = multiply(h, matrix, transpose)
             if bias is not None:
                 value += self.weights[bias]
+            if added is not None:
+                value += plus
         else:
             turned = None if transpose else self.turned.get(name)
             value = replayed(h, self.recorded[len(self.values)], matrix, transpose, turned)
         self.values.append(value)
-        return value
+        return value if plus is None or added is not None else value + plus
 
     def find(self, name, h):
         """The matrix of this name, checked."""
@@ -71,6 +77,8 @@ class Products:
 
 def position(tensor, tensors):
     """Where `tensor` itself (the same object) stands in `tensors`, or None."""
+    if tensor is None:
+        return None
     return next((i for i, other in enumerate(tensors) if other is tensor), None)
 
 

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_rnnx.engine import Products
 from keras_rnnx.layers import checks
+from keras_rnnx.regularization import RecurrentDropout
 
 # How an argument is read and written, by the end of its name.
 KINDS = {
@@ -55,6 +56,12 @@ class Cell(keras.layers.Layer):
     def make_spec(self):
         raise NotImplementedError(f"{type(self).__name__} says not which spec it holds")
 
+    def regularized(self, training):
+        """The spec with the noise of this cell around it."""
+        if training and 0 < self.recurrent_dropout < 1:  # a rate of 1 drops nothing, as in Keras
+            return RecurrentDropout(self.spec, self.recurrent_dropout)
+        return self.spec
+
     def build(self, input_shape):
         self.input_dim = input_shape[-1]
         checks.known_features(self, input_shape)
@@ -92,11 +99,11 @@ class Cell(keras.layers.Layer):
             )
         nested = isinstance(states, (list, tuple))
         states = list(states) if nested else [states]
-        weights = self.tensors()
-        x = self.spec.project(weights, tf.cast(inputs, self.compute_dtype))
-        prepared = {n: tf.cast(w, x.dtype) for n, w in self.spec.prepare(weights).items()}
-        product = Products(prepared, (), states)
-        output, states = self.spec.step(prepared, product, x, tuple(states), ())
+        spec, weights = self.regularized(training=False), self.tensors()
+        x = spec.project(weights, tf.cast(inputs, self.compute_dtype))
+        prepared = {n: tf.cast(w, x.dtype) for n, w in spec.prepare(weights).items()}
+        product = Products(prepared, {}, states)
+        output, states = spec.step(prepared, product, x, tuple(states), {})
         return output, list(states) if nested else states[0]
 
     def get_initial_state(self, inputs=None, batch_size=None, dtype=None):

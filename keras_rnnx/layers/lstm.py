@@ -16,7 +16,7 @@ class LSTMCell(Cell):
 
     Equations (`x` is the projected input, `x W + b`):
 
-        i, f, g, o = self.gates(x + product("recurrent_kernel", h))
+        i, f, g, o = self.gates(product("recurrent_kernel", h, plus=x))
         c = f * c + i * g
         h = o * self.activation(c)
 

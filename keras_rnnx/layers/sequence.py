@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from keras_rnnx import engine
 from keras_rnnx.layers.cell import Cell
-from keras_rnnx.regularization import RecurrentDropout
 from keras_rnnx.regularization import draw_kept
 from keras_rnnx.regularization import drop
 
@@ -29,20 +28,12 @@ def run_cell(cell, x, states, training, options):
 
 def _run_own(cell, x, states, training, options):
     """A cell of this package: noise, projection, engine."""
-    spec, weights = cell.spec, cell.tensors()
-    step, constants = spec.step, ()
-    batch = tf.shape(x)[1]
-    # A rate of 1 drops nothing, as in Keras.
-    if training and 0 < cell.dropout < 1:
-        kept = draw_kept(cell.seed_generator.next(), [batch, x.shape[-1]], cell.dropout)
+    spec, weights, seed = cell.regularized(training), cell.tensors(), cell.seed_generator.next
+    if training and 0 < cell.dropout < 1:  # a rate of 1 drops nothing, as in Keras
+        kept = draw_kept(seed(), [tf.shape(x)[1], x.shape[-1]], cell.dropout)
         x = drop(x, kept, cell.dropout)
-    if training and 0 < cell.recurrent_dropout < 1:
-        size = spec.state_sizes[0]
-        kept = draw_kept(cell.seed_generator.next(), [batch, size], cell.recurrent_dropout)
-        step = RecurrentDropout(spec, cell.recurrent_dropout).step
-        constants = {"recurrent_kept": kept}
-    xg = spec.project(weights, x)
-    return engine.run(step, xg, spec.prepare(weights), states, constants, **options)
+    xs, constants = spec.noise(seed, spec.project(weights, x), {})
+    return engine.run(spec.step, xs, spec.prepare(weights), states, constants, **options)
 
 
 def _run_foreign(cell, x, states, training, options):

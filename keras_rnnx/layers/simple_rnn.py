@@ -16,7 +16,7 @@ class SimpleRNNCell(Cell):
 
     Equations (`x` is the projected input, `x W + b`):
 
-        h = self.activation(x + product("recurrent_kernel", h))
+        h = self.activation(product("recurrent_kernel", h, plus=x))
 
     Reference: Elman, Cognitive Science 14 (1990).
 

@@ -66,9 +66,3 @@ class PeepholeLSTM(keras.layers.LSTMCell):
         c = f * c + i * ops.tanh(g)
         h = ops.sigmoid(o + self.peephole[2] * c) * ops.tanh(c)
         return h, [h, c]
-
-
-# For the `RNN` of each package. Weights are handed over in the order of `data.cell_shapes`.
-CELLS = {
-    "keras.layers": {cell.__name__: cell for cell in (LayerNormLSTM, ZoneoutLSTM, PeepholeLSTM)},
-}
