@@ -22,7 +22,7 @@ def main(arguments=None):
     parser.set_defaults(out=pathlib.Path("benchmark-results"))
     arguments = sys.argv[1:] if arguments is None else arguments
     chosen = parser.parse_args(arguments)
-    cases = [case for case in all_cases() if case.quick or not chosen.quick]
+    cases = all_cases()
     table, missing = session.plan(cases, chosen.filter)
     if not table:
         paths = "\n".join(case.name for case in cases)

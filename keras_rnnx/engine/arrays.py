@@ -32,20 +32,34 @@ class Array:
 
     What is carried through the loop is `start()`, `write(...)` of it, and so on; `stack` turns the
     last one into a tensor. Elements never written are zero.
+
+    over: a tensor `[steps, ...]` to start from instead of zeros. `read` gives its elements, each of
+    them before it is written: in a compiled loop both then live in the same memory.
     """
 
-    def __init__(self, spec, steps, batch, unroll=False):
+    def __init__(self, spec, steps, batch, unroll=False, over=None):
         self.dtype = spec.dtype
         self.python = unroll or tf.executing_eagerly()
         self.steps = steps
         self.shape = element_shape(spec, batch)
+        self.over = over
 
     def start(self):
         if self.python:
             return ()
+        if self.over is not None:
+            return tf.raw_ops.TensorListFromTensor(tensor=self.over, element_shape=self.shape)
         return tf.raw_ops.TensorListReserve(
             element_shape=self.shape, num_elements=self.steps, element_dtype=self.dtype
         )
+
+    def read(self, handle, t):
+        if self.python:
+            return self.over[t]
+        element = tf.raw_ops.TensorListGetItem(
+            input_handle=handle, index=t, element_shape=self.shape, element_dtype=self.dtype
+        )
+        return tf.ensure_shape(element, self.over.shape[1:])
 
     def write(self, handle, t, value):
         if self.python:

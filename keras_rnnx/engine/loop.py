@@ -145,7 +145,9 @@ class Recurrence:
             if call.name in self.names and not call.transpose
         }
         dx_arrays = [self._array(data, spec) for spec in replay.specs["x"]]
-        dp_arrays = [self._array(data, spec) for spec in replay.specs["products"]]
+        # A product is read in the step that writes its gradient: one piece of memory for both.
+        pairs = zip(replay.specs["products"], saved.products, strict=True)
+        dp_arrays = [self._array(data, spec, over) for spec, over in pairs]
         input_arrays = [self._array(data, spec) for spec in replay.specs["inputs"]]
         every = (*dx_arrays, *dp_arrays, *input_arrays)
         sums = tuple(tf.zeros(s.shape, _wide(s.dtype)) for s in replay.specs["weights"])
@@ -173,7 +175,8 @@ class Recurrence:
                 d_output, d_new = [on(d) for d in d_output], [on(d) for d in d_states]
             x = [a[t] for a in data.xs]
             before = [a[t] for a in saved.states]
-            recorded = [a[t] for a in saved.products]
+            _, held, _ = _cut(handles, len(dx_arrays), len(dp_arrays))
+            recorded = [a.read(h, t) for a, h in zip(dp_arrays, held, strict=True)]
             d, _ = self._replay(
                 x, before, recorded, weights, data.constants, d_output, d_new, turned
             )
@@ -322,8 +325,8 @@ class Recurrence:
         batch = _batch(data)
         return tuple(tf.zeros(_with_batch(s.shape, batch), s.dtype) for s in outputs)
 
-    def _array(self, data, spec):
-        return Array(spec, _length(data), _batch(data), self.unroll)
+    def _array(self, data, spec, over=None):
+        return Array(spec, _length(data), _batch(data), self.unroll, over)
 
 
 class Notes(NamedTuple):
