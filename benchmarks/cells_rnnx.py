@@ -32,9 +32,9 @@ class LayerNormSpec(LSTMSpec):
     def step(self, weights, product, x, states, constants):
         h, c = states
         z = x + weights["gain_h"] * standardized(product("recurrent_kernel", h))
-        i, f, g, o = self.gates(z)
-        c = f * c + i * g
-        h = o * tf.tanh(weights["gain_c"] * standardized(c) + weights["shift_c"])
+        i, f, g, o = tf.split(z, 4, axis=-1)
+        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+        h = tf.sigmoid(o) * tf.tanh(weights["gain_c"] * standardized(c) + weights["shift_c"])
         return h, (h, c)
 
 

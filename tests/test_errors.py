@@ -112,7 +112,7 @@ def test_stateful_with_another_batch():
 
 @pytest.mark.parametrize(
     "options",
-    [{"jit_compile": True}, {"backward": "half"}, {"stateful": "some"}, {"use_cudnn": "yes"}],
+    [{"jit_compile": "always"}, {"backward": "half"}, {"stateful": "some"}, {"use_cudnn": "yes"}],
 )
 def test_unknown_option(options):
     ((name, value),) = options.items()

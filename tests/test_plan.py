@@ -31,6 +31,7 @@ def must_compile(layer, **call):
         ({}, {"training": True}, "compiled", "Traced for training"),
         ({}, {"eager": True}, "compiled", "Called eagerly"),
         ({}, {"training": False}, "plain", "may be exported"),
+        ({"jit_compile": True}, {"training": False}, "compiled", "jit_compile=True"),
         ({"jit_compile": False}, {"training": True}, "plain", "jit_compile=False"),
         ({"backward": "autodiff"}, {"training": True}, "differentiated", 'backward="autodiff"'),
     ],

@@ -51,6 +51,7 @@ OTHER_VALUES = {
     "zero_output_for_mask": True,
     "jit_compile": False,
     "backward": "autodiff",
+    "batch_parts": 3,
     "merge_mode": "sum",
 }
 

@@ -25,8 +25,9 @@ class Weight(NamedTuple):
 class CellSpec(abc.ABC):
     """A recurrent cell without its weights: equal settings make equal (and hashable) specs.
 
-    A cell is split in three, so that what does not depend on the state leaves the loop:
+    A cell is split in parts, so that what does not depend on the state leaves the loop:
 
+        x, constants   = noise(seed, x, {})                   draws of one sequence
         xg             = project(weights, x)                  all steps at once, one product
         prepared       = prepare(weights)                     once a sequence
         output, states = step(prepared, product, xg_t, states, constants)      T times
@@ -60,12 +61,13 @@ class CellSpec(abc.ABC):
         """The weights that `step` uses, as it uses them: `{name: tensor}`."""
         return {"recurrent_kernel": weights["recurrent_kernel"]}
 
-    def noise(self, seed, xs, constants):
-        """`(xs, constants)` with what `step` needs of random draws for one sequence; here nothing.
+    def noise(self, seed, x, constants):
+        """`(x, constants)` with what `step` needs of random draws for one sequence; here nothing.
 
-        seed: function that gives a new `[2]` seed at each call.
+        seed: function that gives a new `[2]` seed at each call. What is drawn for each step goes
+        beside `x [T, B, D]`, through which `project` passes it on.
         """
-        return xs, constants
+        return x, constants
 
     @abc.abstractmethod
     def step(self, weights, product, x, states, constants):
@@ -83,7 +85,8 @@ def affine(x, kernel, bias=None):
     """
     if x.dtype in HALF:
         return _affine_half(x, kernel, bias)
-    y = tf.tensordot(x, tf.cast(kernel, x.dtype), axes=1)
+    multiply = tf.matmul if x.shape.rank == 2 else lambda x, kernel: tf.tensordot(x, kernel, axes=1)
+    y = multiply(x, tf.cast(kernel, x.dtype))
     # `bias_add` and not `+`, whose gradient is a slower sum.
     return y if bias is None else tf.nn.bias_add(y, tf.cast(bias, x.dtype))
 

@@ -23,16 +23,16 @@ from keras_rnnx.cells.base import affine
 class GRUSpec(CellSpec):
     """GRU, the reset gate after or before the recurrent product.
 
-    Equations (`x` is the projected input, `x W + b`, split into `xg` for z, r and `xn` for n;
-    `gate` is the recurrent activation):
+    Equations (`x` is the projected input, `x W + b`; `gate` is the recurrent activation):
 
+        xz, xr, xn = tf.split(x, 3, axis=-1)
         with reset_after
-            pg, pn = tf.split(product("recurrent_kernel", h, bias=bias), sizes, axis=-1)
-            z, r = tf.split(gate(xg + pg), 2, axis=-1)
+            pz, pr, pn = tf.split(product("recurrent_kernel", h, bias=bias), 3, axis=-1)
+            z, r = gate(xz + pz), gate(xr + pr)
             n = self.activation(xn + r * pn)
         without
-            pg = product("gates", h)
-            z, r = tf.split(gate(xg + pg), 2, axis=-1)
+            pz, pr = tf.split(product("gates", h), 2, axis=-1)
+            z, r = gate(xz + pz), gate(xr + pr)
             n = self.activation(xn + product("candidate", r * h))
         both
             h = z * h + (1 - z) * n
@@ -80,16 +80,15 @@ class GRUSpec(CellSpec):
     def step(self, weights, product, x, states, constants):
         (h,) = states
         gate = self.recurrent_activation
-        sizes = [2 * self.units, self.units]
-        xg, xn = tf.split(x, sizes, axis=-1)
+        xz, xr, xn = tf.split(x, 3, axis=-1)
         if self.reset_after:
             bias = "recurrent_bias" if self.use_bias else None
-            pg, pn = tf.split(product("recurrent_kernel", h, bias=bias), sizes, axis=-1)
-            z, r = tf.split(gate(xg + pg), 2, axis=-1)
+            pz, pr, pn = tf.split(product("recurrent_kernel", h, bias=bias), 3, axis=-1)
+            z, r = gate(xz + pz), gate(xr + pr)
             n = self.activation(xn + r * pn)
         else:
-            pg = product("gates", h)
-            z, r = tf.split(gate(xg + pg), 2, axis=-1)
+            pz, pr = tf.split(product("gates", h), 2, axis=-1)
+            z, r = gate(xz + pz), gate(xr + pr)
             n = self.activation(xn + product("candidate", r * h))
         h = z * h + (1 - z) * n
         return h, (h,)

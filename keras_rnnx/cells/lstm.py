@@ -13,7 +13,6 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from keras_rnnx.cells.base import HALF
 from keras_rnnx.cells.base import CellSpec
 from keras_rnnx.cells.base import Weight
 
@@ -22,13 +21,11 @@ from keras_rnnx.cells.base import Weight
 class LSTMSpec(CellSpec):
     """LSTM with forget gate, without peepholes.
 
-    Equations (`x` is the projected input, `x W + b`):
+    Equations (`x` is the projected input, `x W + b`; `gate` is the recurrent activation):
 
-        i, f, g, o = self.gates(product("recurrent_kernel", h, plus=x))
-        c = f * c + i * g
-        h = o * self.activation(c)
-
-    where `gates` applies `recurrent_activation` to i, f, o and `activation` to g.
+        i, f, g, o = tf.split(product("recurrent_kernel", h, plus=x), 4, axis=-1)
+        c = gate(f) * c + gate(i) * self.activation(g)
+        h = gate(o) * self.activation(c)
     """
 
     activation: Callable = keras.activations.tanh
@@ -50,24 +47,8 @@ class LSTMSpec(CellSpec):
 
     def step(self, weights, product, x, states, constants):
         h, c = states
-        i, f, g, o = self.gates(product("recurrent_kernel", h, plus=x))
-        c = f * c + i * g
-        h = o * self.activation(c)
-        return h, (h, c)
-
-    def gates(self, z):
-        """The four activated gates `[B, U]` of the pre-activations `z [B, 4U]`."""
-        standard = (self.activation, self.recurrent_activation) == (
-            keras.activations.tanh,
-            keras.activations.sigmoid,
-        )
-        if standard and z.dtype not in HALF:
-            # One sigmoid over all gates, with tanh(v) = 2 sigmoid(2 v) - 1 for the candidate: XLA
-            # on a CPU evaluates separate functions once per consumer, twice the time of the cell.
-            # In half precision the identity loses the candidate's accuracy near 0.
-            scale = tf.repeat(tf.constant([1, 1, 2, 1], z.dtype), self.units)
-            i, f, g, o = tf.split(tf.sigmoid(z * scale), 4, axis=-1)
-            return i, f, 2 * g - 1, o
-        i, f, g, o = tf.split(z, 4, axis=-1)
+        i, f, g, o = tf.split(product("recurrent_kernel", h, plus=x), 4, axis=-1)
         gate = self.recurrent_activation
-        return gate(i), gate(f), self.activation(g), gate(o)
+        c = gate(f) * c + gate(i) * self.activation(g)
+        h = gate(o) * self.activation(c)
+        return h, (h, c)

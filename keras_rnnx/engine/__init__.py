@@ -4,6 +4,8 @@ from keras_rnnx.engine.masking import select
 from keras_rnnx.engine.masking import swap_time_and_batch
 from keras_rnnx.engine.masking import zero_padding
 from keras_rnnx.engine.padding import pad_time
+from keras_rnnx.engine.padding import until_last
+from keras_rnnx.engine.parts import in_parts
 from keras_rnnx.engine.plan import BACKWARD
 from keras_rnnx.engine.plan import Plan
 from keras_rnnx.engine.plan import choose
@@ -11,5 +13,6 @@ from keras_rnnx.engine.products import Products
 from keras_rnnx.engine.run import run
 from keras_rnnx.engine.xla import device_type
 from keras_rnnx.engine.xla import failure
+from keras_rnnx.engine.xla import is_enclosed
 from keras_rnnx.engine.xla import is_portable
 from keras_rnnx.engine.xla import portable

@@ -15,53 +15,23 @@ Axes: T time (leading), B batch.  Everything here is time-major and flat (tuples
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from keras_rnnx.cells import HALF
+from keras_rnnx.engine import masking
 from keras_rnnx.engine.arrays import Array
+from keras_rnnx.engine.arrays import at
 from keras_rnnx.engine.arrays import repeat
-from keras_rnnx.engine.masking import select
+from keras_rnnx.engine.data import Saved
+from keras_rnnx.engine.data import Structure
+from keras_rnnx.engine.data import cut
+from keras_rnnx.engine.data import spread
 from keras_rnnx.engine.products import Products
 from keras_rnnx.engine.products import bias_gradient
 from keras_rnnx.engine.products import matrix_gradient
 from keras_rnnx.engine.trace import trace
-
-
-class Data(NamedTuple):
-    """The tensors of one run, flat. `xs` may be longer than `steps` (padding to a bucket)."""
-
-    steps: Any  # int, or a scalar tensor
-    xs: tuple  # [T, B, ...] each
-    mask: Any  # [T, B] bool, or None
-    weights: tuple
-    states: tuple  # [B, ...] each
-    constants: tuple
-
-
-class Saved(NamedTuple):
-    """What the saving loop keeps for the backward pass, all `[T, B, ...]`."""
-
-    states: tuple  # before each step
-    products: tuple
-
-
-class Structure:
-    """The structure of a tree, comparable and hashable."""
-
-    def __init__(self, tree):
-        self.tree = tf.nest.map_structure(lambda _: 0, tree)
-
-    def pack(self, flat):
-        return tf.nest.pack_sequence_as(self.tree, list(flat))
-
-    def __eq__(self, other):
-        return repr(self.tree) == repr(other.tree)
-
-    def __hash__(self):
-        return hash(repr(self.tree))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +55,7 @@ class Recurrence:
     def infer(self, data, outputs=None, differentiable=False):
         """Outputs and last states; nothing is kept. `outputs`: their specs, if known."""
         if outputs is None:
-            (outputs, _), structure = self._trace_step(data, strict=not differentiable)
+            (outputs, _), structure, *_ = self._trace_step(data, strict=not differentiable)
         else:
             outputs, structure = tf.nest.flatten(outputs), Structure(outputs)
         outs, states, _ = self._forward(data, outputs, differentiable=differentiable)
@@ -93,7 +63,7 @@ class Recurrence:
 
     def save(self, data):
         """Outputs and last states, and what the backward pass needs."""
-        (outputs, products), structure = self._trace_step(data)
+        (outputs, products), structure, *_ = self._trace_step(data)
         outs, states, saved = self._forward(data, outputs, products, keep=True)
         return structure.pack(outs), states, saved
 
@@ -105,18 +75,23 @@ class Recurrence:
         value_arrays = arrays(products)
         every = (*out_arrays, *kept_arrays, *value_arrays)
         previous = self._zero_outputs(data, outputs) if self._repeats(data) else ()
-        weights = _compute_weights(data)
+        weights = data.cast_weights()
 
-        def body(t, carry):
-            states, previous, handles = carry
-            x = [a[t] for a in data.xs]
+        first, last = self._range(data, differentiable)
+
+        def read(k, carry):
+            t = first + k
+            return [at(a, t) for a in data.xs], data.mask_at(t)
+
+        def body(k, now, carry):
+            t = first + k
+            (x, on), (states, previous, handles) = now, carry
             output, new, calls = self._step(x, weights, states, data.constants)
             output = tf.nest.flatten(output)
-            if data.mask is not None:
-                on = data.mask[t]
+            for mask in on:
                 held = map(tf.zeros_like, output) if self.zero_masked else previous
-                output = [select(on, o, p) for o, p in zip(output, held, strict=True)]
-                new = [select(on, n, s) for n, s in zip(new, states, strict=True)]
+                output = [masking.select(mask, o, p) for o, p in zip(output, held, strict=True)]
+                new = [masking.select(mask, n, s) for n, s in zip(new, states, strict=True)]
             values = (
                 *(() if self.last_only else output),
                 *((*states, *calls.values) if keep else ()),
@@ -127,17 +102,23 @@ class Recurrence:
             return tuple(new), tuple(output) if previous else (), handles
 
         carry = (data.states, previous, tuple(a.start() for a in every))
-        states, previous, handles = repeat(data.steps, body, carry, self.unroll, differentiable)
+        states, previous, handles = repeat(
+            last - first, read, body, carry, self.unroll, differentiable
+        )
         stacks = [a.stack(h) for a, h in zip(every, handles, strict=True)]
-        outs, kept, values = _cut(stacks, len(out_arrays), len(kept_arrays))
-        return previous if self.last_only else outs, states, Saved(kept, values)
+        outs, kept, values = cut(stacks, len(out_arrays), len(kept_arrays))
+        if self.last_only:
+            outs = previous
+        elif previous and last is not data.steps:
+            outs = [masking.select(_until(last, o), o, p) for o, p in zip(outs, previous)]
+        return tuple(outs), states, Saved(kept, values)
 
     # -- backward --------------------------------------------------------------------------
 
     def back(self, data, saved, d_outs, d_states):
         """Gradients of xs, weights, states and constants (None where there is none)."""
         replay = self._trace_replay(data, saved)
-        weights = _compute_weights(data)
+        weights = data.cast_weights()
         # A matrix multiplies faster than its transpose read in place: turned once, not per step.
         turned = {
             call.name: tf.transpose(weights[self.names.index(call.name)])
@@ -155,28 +136,41 @@ class Recurrence:
         sums += tuple(tf.zeros(tf.shape(c), _wide(c.dtype)) for c in constant_sums)
         # What flows back from a repeated output to the step that made it.
         d_previous = tuple(d_outs) if self.last_only else ()
+        first, last = self._range(data)
         if not self.last_only and self._repeats(data):
             d_previous = tuple(tf.zeros_like(d[0]) for d in d_outs)
+            if last is not data.steps:
+                rest = [masking.select(_until(last, d), tf.zeros_like(d), d) for d in d_outs]
+                d_previous = tuple(tf.reduce_sum(d, axis=0) for d in rest)
 
-        def body(k, carry):
+        def read(k, carry):
+            t = last - 1 - k
+            _, held, _ = cut(carry[-1], len(dx_arrays), len(dp_arrays))
+            return (
+                [at(a, t) for a in data.xs],
+                [at(a, t) for a in saved.states],
+                [a.read(h, t) for a, h in zip(dp_arrays, held, strict=True)],
+                [] if self.last_only else [at(d, t) for d in d_outs],
+                data.mask_at(t),
+            )
+
+        def body(k, now, carry):
+            x, before, recorded, d_output, on = now
             d_states, d_previous, sums, handles = carry
-            t = data.steps - 1 - k
-            d_output = list(d_previous) if self.last_only else [d[t] for d in d_outs]
-            if d_previous and not self.last_only:
+            t = last - 1 - k
+            if self.last_only:
+                d_output = list(d_previous)
+            elif d_previous:
                 d_output = [a + b for a, b in zip(d_output, d_previous, strict=True)]
             d_new, d_held, d_back = d_states, None, [tf.zeros_like(d) for d in d_output]
-            if data.mask is not None:
-                mask = data.mask[t]
-                on = lambda d: select(mask, d, tf.zeros_like(d))
-                off = lambda d: select(mask, tf.zeros_like(d), d)
+            for mask in on:
                 if not self.zero_masked:
-                    d_back = [off(d) for d in d_output]
-                d_held = [off(d) for d in d_states]
-                d_output, d_new = [on(d) for d in d_output], [on(d) for d in d_states]
-            x = [a[t] for a in data.xs]
-            before = [a[t] for a in saved.states]
-            _, held, _ = _cut(handles, len(dx_arrays), len(dp_arrays))
-            recorded = [a.read(h, t) for a, h in zip(dp_arrays, held, strict=True)]
+                    d_back = [masking.select(mask, tf.zeros_like(d), d) for d in d_output]
+                d_held = [masking.select(mask, tf.zeros_like(d), d) for d in d_states]
+                d_output, d_new = (
+                    [masking.select(mask, d, tf.zeros_like(d)) for d in ds]
+                    for ds in (d_output, d_states)
+                )
             d, _ = self._replay(
                 x, before, recorded, weights, data.constants, d_output, d_new, turned
             )
@@ -189,22 +183,36 @@ class Recurrence:
             handles = tuple(
                 a.write(h, t, v) for a, h, v in zip(every, handles, values, strict=True)
             )
-            return tuple(d_states), tuple(d_back) if d_previous else (), sums, handles
+            d_back = tuple(d_back) if d_previous else ()
+            return tuple(d_states), d_back, sums, handles
 
         carry = (tuple(d_states), d_previous, sums, tuple(a.start() for a in every))
-        d_states, _, sums, handles = repeat(data.steps, body, carry, self.unroll)
+        d_states, _, sums, handles = repeat(last - first, read, body, carry, self.unroll)
         stacks = [a.stack(h) for a, h in zip(every, handles, strict=True)]
-        dx, dp, inputs = _cut(stacks, len(dx_arrays), len(dp_arrays))
-        d_weights, d_constants = self._after_loop(data, saved, replay.notes, sums, dp, inputs)
-        dx = _spread([*dx, *dp], replay.notes.dx, data.xs)
+        dx, dp, inputs = cut(stacks, len(dx_arrays), len(dp_arrays))
+        d_weights, d_constants = self._after_loop(
+            data, saved, replay.notes, sums, dp, inputs, None if last is data.steps else last
+        )
+        dx = spread([*dx, *dp], replay.notes.dx, data.xs)
         return dx, d_weights, d_states, d_constants
+
+    def without_unread(self, data, saved):
+        """`data` with products in place of the inputs that `back` does not read.
+
+        Those are wide, and nothing else keeps them alive after the forward pass.
+        """
+        replay, xs = self._trace_replay(data, saved), list(data.xs)
+        for call, product in zip(replay.notes.calls, saved.products, strict=True):
+            if call.plus is not None and replay.unread[call.plus]:
+                xs[call.plus] = product
+        return data._replace(xs=tuple(xs))
 
     def save_and_back(self, data, d_outs, d_states):
         """The backward pass of a forward pass that kept nothing."""
         _, _, saved = self.save(data)
         return self.back(data, saved, d_outs, d_states)
 
-    def _after_loop(self, data, saved, notes, sums, dp, inputs):
+    def _after_loop(self, data, saved, notes, sums, dp, inputs, last):
         """Gradients of weights and constants: the sums of the loop plus one product per matrix."""
         sums = list(sums)
         weights = dict(zip((self.names[i] for i in notes.weights), sums))
@@ -222,7 +230,7 @@ class Recurrence:
                 and data.weights[self.names.index(call.name)].shape.rank == 2
             ):
                 like = data.weights[self.names.index(call.name)]
-                add(weights, call.name, matrix_gradient(call, like, h, d))
+                add(weights, call.name, matrix_gradient(call, like, h, d, last))
             else:
                 i = packed[call.name]
                 add(constants, i, matrix_gradient(call, data.constants[i], h, d))
@@ -304,29 +312,39 @@ class Recurrence:
             return (tf.nest.flatten(output), products.values), Structure(output)
 
         x = [_drop_time(a) for a in data.xs]
-        weights = _compute_weights(data)
+        weights = data.cast_weights()
         return trace(step, x, weights, data.states, data.constants, strict=strict)
 
     def _trace_replay(self, data, saved):
-        outputs, _ = self._trace_step(data).specs
+        (outputs, _), *_ = self._trace_step(data)
         x, before, recorded = (
             [_drop_time(a) for a in arrays] for arrays in (data.xs, saved.states, saved.products)
         )
-        weights = _compute_weights(data)
+        weights = data.cast_weights()
         return trace(
             self._replay, x, before, recorded, weights, data.constants, outputs, data.states
         )
+
+    def _range(self, data, differentiable=False):
+        """From which step to which the loop has to go: where any row has a real step.
+
+        Loops that have to take a number of steps known beforehand go over all of them.
+        """
+        if data.mask is None or self.unroll or differentiable or tf.executing_eagerly():
+            return 0, data.steps
+        first, last = masking.extent(tf.reduce_any(data.mask, axis=1))
+        return first, last
 
     def _repeats(self, data):
         """Whether the loop carries the last output along."""
         return self.last_only or (data.mask is not None and not self.zero_masked)
 
     def _zero_outputs(self, data, outputs):
-        batch = _batch(data)
+        batch = data.batch
         return tuple(tf.zeros(_with_batch(s.shape, batch), s.dtype) for s in outputs)
 
     def _array(self, data, spec, over=None):
-        return Array(spec, _length(data), _batch(data), self.unroll, over)
+        return Array(spec, data.length, data.batch, self.unroll, over)
 
 
 class Notes(NamedTuple):
@@ -336,12 +354,6 @@ class Notes(NamedTuple):
     weights: tuple
     constants: tuple
     calls: tuple
-
-
-def _compute_weights(data):
-    """The weights in the dtype of the computation, which is that of the states."""
-    dtype = data.states[0].dtype
-    return tuple(tf.cast(w, dtype) if w.dtype.is_floating else w for w in data.weights)
 
 
 def _wide(dtype):
@@ -357,35 +369,13 @@ def _drop_time(a):
     return tf.TensorSpec(a.shape[1:], a.dtype)
 
 
-def _length(data):
-    return data.xs[0].shape[0] if data.xs[0].shape[0] is not None else tf.shape(data.xs[0])[0]
-
-
-def _batch(data):
-    return data.xs[0].shape[1] if data.xs[0].shape[1] is not None else tf.shape(data.xs[0])[1]
+def _until(last, a):
+    """Which elements of `a [T, ...]` the loop came to."""
+    return tf.range(tf.shape(a)[0]) < last
 
 
 def _with_batch(shape, batch):
     return [batch if size is None else size for size in shape]
-
-
-def _cut(items, *sizes):
-    """`items` in pieces of these sizes and a rest."""
-    pieces, start = [], 0
-    for size in sizes:
-        pieces.append(tuple(items[start : start + size]))
-        start += size
-    return (*pieces, tuple(items[start:]))
-
-
-def _spread(gradients, positions, tensors):
-    """Gradients added up at their positions, which may be None; None where there is none."""
-    found = {}
-    for i, gradient in zip(positions, gradients, strict=True):
-        if i is None:
-            continue
-        found[i] = found[i] + gradient if i in found else gradient
-    return tuple(found.get(i) for i in range(len(tensors)))
 
 
 def _alike(a, b):

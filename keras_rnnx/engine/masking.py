@@ -7,6 +7,18 @@ the output is the previous one again (zeros before the first real step), or zero
 import tensorflow as tf
 
 
+def extent(mask):
+    """The first real step and the one after the last, over the leading axis of `mask`.
+
+    A row without a real step has an extent of 0 steps.
+    """
+    steps = tf.shape(mask)[0]
+    any_real = tf.reduce_any(mask, axis=0)
+    first = tf.argmax(mask, axis=0, output_type=tf.int32)
+    last = steps - tf.argmax(tf.reverse(mask, [0]), axis=0, output_type=tf.int32)
+    return first, tf.where(any_real, last, first)
+
+
 def zero_padding(x, mask):
     """`x` with its padded steps set to 0, so that a NaN in the padding reaches no sum or gradient.
 

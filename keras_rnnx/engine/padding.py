@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_rnnx.engine.masking import extent
+
 
 def pad_time(x, mask, compiled):
     """`(x, mask, steps)` with `x [T, B, ...]` and `mask [T, B]` padded if they have to be.
@@ -20,6 +22,20 @@ def pad_time(x, mask, compiled):
         return tf.pad(a, [[0, extra]] + [[0, 0]] * (a.shape.rank - 1))
 
     return pad(x), None if mask is None else pad(mask), steps
+
+
+def until_last(function, x, mask):
+    """`function(x)` of the steps up to the last real one of any row, and zeros after it.
+
+    x: tree of `[T, B, ...]`, as is what the function returns.
+    """
+    _, last = extent(tf.reduce_any(mask, axis=1))
+
+    def pad(a):
+        known = tf.pad(a, [[0, tf.shape(mask)[0] - last]] + [[0, 0]] * (a.shape.rank - 1))
+        return tf.ensure_shape(known, [mask.shape[0], *a.shape[1:]])
+
+    return tf.nest.map_structure(pad, function(tf.nest.map_structure(lambda a: a[:last], x)))
 
 
 def bucket(steps):

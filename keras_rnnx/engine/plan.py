@@ -11,27 +11,43 @@ class Plan(NamedTuple):
     saves: whether the forward pass keeps what the backward pass needs; otherwise the backward
         pass, if one comes, runs forward again.
     reasons: sentences, one for each choice that was made.
+    parts: into how many parts, side by side, the batch is split (see `engine.parts`).
     """
 
     backend: str
     saves: bool
     reasons: tuple
+    parts: int = 1
 
 
 BACKWARD = ("full", "autodiff")
 
 
-def choose(*, jit_compile, backward, training, eager, portable, xla_failure, foreign=None):
+def choose(
+    *,
+    jit_compile,
+    backward,
+    training,
+    eager,
+    portable,
+    xla_failure,
+    foreign=None,
+    batch_parts=1,
+    one_program=False,
+):
     """The plan for one call.
 
     Args:
-        jit_compile: the layer's option, "auto" or False.
+        jit_compile: the layer's option, "auto", True or False.
         backward: the layer's option, "full" or "autodiff".
         training: whether a backward pass is expected.
         eager: whether the call runs eagerly.
         portable: whether `keras_rnnx.portable()` is on.
         xla_failure: why XLA does not work here, or None.
         foreign: name of a cell that is not one of ours, or None.
+        batch_parts: the layer's option.
+        one_program: whether the caller compiles the whole, or a GPU runs it: parts would wait
+            for each other.
     """
     if foreign is not None:
         return Plan(
@@ -54,10 +70,12 @@ def choose(*, jit_compile, backward, training, eager, portable, xla_failure, for
         return Plan("plain", saves, (*reasons, xla_failure))
     if eager:
         return Plan("compiled", saves, (*reasons, "Called eagerly, the loop compiles itself."))
-    if training:
-        return Plan("compiled", saves, (*reasons, "Traced for training, the loop compiles itself."))
-    return Plan(
-        "plain",
-        saves,
-        (*reasons, "Traced for inference: the graph may be exported, so it has stock ops only."),
-    )
+    if not training and jit_compile == "auto":
+        stock = "Traced for inference: the graph may be exported, so it has stock ops only."
+        return Plan("plain", saves, (*reasons, stock))
+    traced = "Traced for training" if training else "The layer has jit_compile=True"
+    reasons = (*reasons, f"{traced}: the loop compiles itself.")
+    if batch_parts == 1 or one_program:
+        return Plan("compiled", saves, reasons)
+    split = f"The layer has batch_parts={batch_parts}: parts of a large batch run side by side."
+    return Plan("compiled", saves, (*reasons, split), batch_parts)

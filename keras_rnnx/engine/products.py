@@ -52,7 +52,7 @@ class Products:
         if self.recorded is None:
             value = multiply(h, matrix, transpose)
             if bias is not None:
-                value += self.weights[bias]
+                value = tf.nn.bias_add(value, self.weights[bias])
             if added is not None:
                 value += plus
         else:
@@ -103,15 +103,26 @@ def replayed(h, value, matrix, transpose, turned=None):
     return replay(h, value)
 
 
-def matrix_gradient(call, like, h, d):
+def matrix_gradient(call, like, h, d, last=None):
     """Gradient of a product's matrix from all steps: `h [T, B, K]`, `d [T, B, N]`, one product.
+
+    last: a scalar, the number of steps after which `d` is zero, or None. The product then goes over
+    the quarters of the steps that are needed: XLA has no products of a size unknown beforehand.
 
     Half precision is summed in float32.
     """
     if call.transpose:
         h, d = d, h
     if like.shape.rank == 2:
-        return tf.matmul(float32_rows(h), float32_rows(d), transpose_a=True)
+        rows = lambda steps: tf.matmul(
+            float32_rows(h[:steps]), float32_rows(d[:steps]), transpose_a=True
+        )
+        steps = d.shape[0]
+        if last is None or steps is None or steps < 8:
+            return rows(None)
+        quarters = [-(-steps * k // 4) for k in (1, 2, 3, 4)]
+        needed = tf.reduce_sum(tf.cast(last > tf.constant(quarters), tf.int32))
+        return tf.switch_case(tf.minimum(needed, 3), [lambda s=s: rows(s) for s in quarters])
     wide = tf.float64 if h.dtype == tf.float64 else tf.float32
     return tf.einsum("tbk,tbn->bkn", tf.cast(h, wide), tf.cast(d, wide))
 

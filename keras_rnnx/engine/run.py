@@ -17,9 +17,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_rnnx.engine import xla
-from keras_rnnx.engine.loop import Data
+from keras_rnnx.engine.data import Data
+from keras_rnnx.engine.data import Structure
 from keras_rnnx.engine.loop import Recurrence
-from keras_rnnx.engine.loop import Structure
 from keras_rnnx.engine.trace import refuse_enclosed
 
 
@@ -122,6 +122,8 @@ def _run_fast(recurrence, data, plan):
             outs, last, saved = call("save", d)
             # TensorFlow may look for gradients of what the backward pass uses, for a second one.
             saved = tf.nest.map_structure(_detached, saved)
+            if not tf.executing_eagerly():
+                d = recurrence.without_unread(d, saved)
         else:
             (outs, last), saved = call("infer", d), None
         results.append((outs, last))
@@ -138,7 +140,10 @@ def _run_fast(recurrence, data, plan):
                 gradients.extend(g for part in found for g in part)
                 return [g for g in gradients if g is not None]
 
-            found = iter(_differentiable_once(backward, d_results, tensors))
+            # First elements show what the gradients depend on, and need no memory.
+            depends = [x[:1] for x in tensors[: len(data.xs)]]
+            depends += tensors[len(data.xs) :]
+            found = iter(_differentiable_once(backward, d_results, depends))
             return [None if g is None else next(found) for g in gradients]
 
         return [*tf.nest.flatten(outs), *last], grad

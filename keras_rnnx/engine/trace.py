@@ -11,6 +11,7 @@ class Trace(NamedTuple):
 
     specs: Any  # the tree of the function's results, as TensorSpecs
     notes: Any  # whatever else the function returned
+    unread: tuple  # of the flattened arguments: whether the function makes no use of it
 
 
 def trace(function, *arguments, strict=True):
@@ -31,7 +32,8 @@ def trace(function, *arguments, strict=True):
     graph = tf.function(run, autograph=False).get_concrete_function(*specs)
     if strict:
         _check(graph)
-    return Trace(tf.nest.map_structure(spec_of, graph.structured_outputs), notes[-1])
+    unread = tuple(not placeholder.consumers() for placeholder in graph.inputs)
+    return Trace(tf.nest.map_structure(spec_of, graph.structured_outputs), notes[-1], unread)
 
 
 def _check(graph):

@@ -43,6 +43,11 @@ def is_portable():
     return _portable.get()
 
 
+def is_enclosed():
+    """Whether the caller compiles what is being traced."""
+    return tf.__internal__.get_enclosing_xla_context() is not None
+
+
 def device_type():
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 

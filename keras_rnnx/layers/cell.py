@@ -41,7 +41,7 @@ class Cell(keras.layers.Layer):
     def __init__(self, arguments, **kwargs):
         kwargs.pop("implementation", None)  # Keras' choice between two formulations; here is one
         super().__init__(**kwargs)
-        checks.units(arguments["units"])
+        checks.positive("units", arguments["units"])
         self.arguments = tuple(arguments)
         for name, value in arguments.items():
             setattr(self, name, read(name, value))

@@ -5,15 +5,15 @@ import numbers
 import keras
 
 
-def units(value):
+def positive(name, value):
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(
-            f"Received an invalid value for argument `units`, expected a positive integer, got "
-            f"{value!r} ({type(value).__name__}). Pass the number of units, for example units=64."
+            f"Received an invalid value for argument `{name}`, expected a positive integer, got "
+            f"{value!r} ({type(value).__name__}). Pass the number, for example {name}=64."
         )
     if value <= 0:
         raise ValueError(
-            f"Received an invalid value for argument `units`, expected a positive integer, got "
+            f"Received an invalid value for argument `{name}`, expected a positive integer, got "
             f"{value}."
         )
 

@@ -116,7 +116,7 @@ class GRU(NamedRNN):
         activity_regularizer: penalty on the output.
         use_cudnn: taken over from Keras; True is refused, since this version runs its own loop.
         return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
-        jit_compile, backward, **kwargs: see `keras_rnnx.RNN`.
+        jit_compile, backward, batch_parts, **kwargs: see `keras_rnnx.RNN`.
 
     Call arguments, returns, masks and errors: see `keras_rnnx.RNN`.
 
@@ -165,6 +165,7 @@ class GRU(NamedRNN):
         zero_output_for_mask=False,
         jit_compile="auto",
         backward="full",
+        batch_parts=2,
         **kwargs,
     ):
         super().__init__(arguments(locals()), **kwargs)

@@ -30,9 +30,12 @@ class RNN(keras.layers.Layer):
             Needs a known number of steps.
         zero_output_for_mask: outputs of masked steps are zeros instead of the previous output.
         jit_compile: `"auto"` compiles the loop with XLA in training and in eager calls, where the
-            caller has not; `False` never does.
+            caller has not; `True` in graphs traced for inference too (`predict`, `evaluate`),
+            which are faster then, but an export of which a stock server refuses; `False` never.
         backward: `"full"`, the hand-written backward pass in time, for first derivatives, or
             `"autodiff"`, TensorFlow's, which is slower and can be differentiated again.
+        batch_parts: into how many parts a batch is split for compiled loops on a CPU, which run
+            side by side; a part has at least 8 rows. It changes results by rounding only.
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
@@ -72,6 +75,7 @@ class RNN(keras.layers.Layer):
         zero_output_for_mask=False,
         jit_compile="auto",
         backward="full",
+        batch_parts=2,
         **kwargs,
     ):
         keras2_batch = _accept_keras2(kwargs)
@@ -85,8 +89,9 @@ class RNN(keras.layers.Layer):
                     "Keras cell with `call(inputs, states)` and `state_size`, or a list of these."
                 )
         checks.one_of("stateful", stateful, (False, True, "any_batch"))
-        checks.one_of("jit_compile", jit_compile, ("auto", False))
+        checks.one_of("jit_compile", jit_compile, ("auto", True, False))
         checks.one_of("backward", backward, engine.BACKWARD)
+        checks.positive("batch_parts", batch_parts)
         self.cell = cell
         self.return_sequences = return_sequences
         self.return_state = return_state
@@ -96,6 +101,7 @@ class RNN(keras.layers.Layer):
         self.zero_output_for_mask = zero_output_for_mask
         self.jit_compile = jit_compile
         self.backward = backward
+        self.batch_parts = batch_parts
         self.supports_masking = True
         if stateful == "any_batch":
             self.supports_jit = False  # XLA gives a variable's shape once and for all
@@ -294,6 +300,8 @@ class RNN(keras.layers.Layer):
             portable=engine.is_portable(),
             xla_failure=engine.failure(engine.device_type()),
             foreign=foreign,
+            batch_parts=self.batch_parts,
+            one_program=engine.is_enclosed() or engine.device_type() == "GPU",
         )
 
     # -- configuration ---------------------------------------------------------------------
@@ -324,6 +332,7 @@ OPTIONS = (
     "zero_output_for_mask",
     "jit_compile",
     "backward",
+    "batch_parts",
 )
 
 

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_rnnx import engine
+from keras_rnnx.engine import until_last
 from keras_rnnx.layers.cell import Cell
 from keras_rnnx.regularization import draw_kept
 from keras_rnnx.regularization import drop
@@ -18,6 +19,7 @@ def run_cell(cell, x, states, training, options):
     states = keras.tree.map_structure(
         lambda s: tf.cast(s, dtype), list(states) if nested else [states]
     )
+    options = dict(options)
     x = engine.zero_padding(x, options["mask"])
     if isinstance(cell, Cell):
         output, last = _run_own(cell, tf.cast(x, dtype), tuple(states), training, options)
@@ -32,8 +34,17 @@ def _run_own(cell, x, states, training, options):
     if training and 0 < cell.dropout < 1:  # a rate of 1 drops nothing, as in Keras
         kept = draw_kept(seed(), [tf.shape(x)[1], x.shape[-1]], cell.dropout)
         x = drop(x, kept, cell.dropout)
-    xs, constants = spec.noise(seed, spec.project(weights, x), {})
-    return engine.run(spec.step, xs, spec.prepare(weights), states, constants, **options)
+    x, constants = spec.noise(seed, x, {})
+    plan, mask = options["plan"], options.pop("mask")
+    prepared = spec.prepare(weights)
+
+    def run(x, mask, by_sample):
+        states, constants = by_sample
+        project = lambda x: spec.project(weights, x)
+        xs = project(x) if mask is None or plan.parts == 1 else until_last(project, x, mask)
+        return engine.run(spec.step, xs, prepared, states, constants, mask=mask, **options)
+
+    return engine.in_parts(run, plan.parts, x, mask, (states, constants), options["last_only"])
 
 
 def _run_foreign(cell, x, states, training, options):

@@ -102,7 +102,7 @@ class SimpleRNN(NamedRNN):
         seed: of the dropout masks.
         activity_regularizer: penalty on the output.
         return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
-        jit_compile, backward, **kwargs: see `keras_rnnx.RNN`.
+        jit_compile, backward, batch_parts, **kwargs: see `keras_rnnx.RNN`.
 
     Call arguments, returns, masks and errors: see `keras_rnnx.RNN`.
 
@@ -148,6 +148,7 @@ class SimpleRNN(NamedRNN):
         zero_output_for_mask=False,
         jit_compile="auto",
         backward="full",
+        batch_parts=2,
         **kwargs,
     ):
         super().__init__(arguments(locals()), **kwargs)
