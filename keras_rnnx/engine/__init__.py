@@ -1,5 +1,6 @@
 """Engine: how a step is repeated over time, and differentiated."""
 
+from keras_rnnx.engine import cudnn
 from keras_rnnx.engine.masking import select
 from keras_rnnx.engine.masking import swap_time_and_batch
 from keras_rnnx.engine.masking import zero_padding

@@ -29,6 +29,25 @@ def zero_padding(x, mask):
     return select(mask, x, tf.zeros_like(x))
 
 
+def real_steps_first(x, mask):
+    """`x [T, B, ...]` with the real steps of each row at its start, and how many there are."""
+    real = tf.cast(mask, tf.int32)
+    return _by_row(x, tf.argsort(1 - real, axis=0, stable=True)), tf.reduce_sum(real, axis=0)
+
+
+def back_to_places(outputs, mask, zero_masked):
+    """`outputs [T, B, ...]` of steps that `real_steps_first` has moved, moved back."""
+    place = tf.cumsum(tf.cast(mask, tf.int32), axis=0) - 1  # of the last real step until now
+    outputs = _by_row(outputs, tf.maximum(place, 0))
+    return select(mask if zero_masked else place >= 0, outputs, tf.zeros_like(outputs))
+
+
+def _by_row(a, steps):
+    """`a[steps[t, b], b]` for every t and b."""
+    rows = tf.broadcast_to(tf.range(tf.shape(a)[1]), tf.shape(steps))
+    return tf.ensure_shape(tf.gather_nd(a, tf.stack([steps, rows], axis=-1)), a.shape)
+
+
 def select(keep, new, old):
     """`new` where `keep` is on, else `old`; `keep` covers the leading axes of both."""
     missing = new.shape.rank - keep.shape.rank

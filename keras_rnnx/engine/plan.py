@@ -6,8 +6,9 @@ from typing import NamedTuple
 class Plan(NamedTuple):
     """How a layer runs its loop.
 
-    backend: "compiled" (XLA, hand-written backward pass), "plain" (the same loop as stock
-        TensorFlow ops) or "differentiated" (stock ops, differentiated by TensorFlow).
+    backend: "cudnn" (one call for the whole sequence, on a GPU), "compiled" (XLA, hand-written
+        backward pass), "plain" (the same loop as stock TensorFlow ops) or "differentiated" (stock
+        ops, differentiated by TensorFlow).
     saves: whether the forward pass keeps what the backward pass needs; otherwise the backward
         pass, if one comes, runs forward again.
     reasons: sentences, one for each choice that was made.
@@ -34,6 +35,7 @@ def choose(
     foreign=None,
     batch_parts=1,
     one_program=False,
+    no_cudnn="",
 ):
     """The plan for one call.
 
@@ -48,6 +50,8 @@ def choose(
         batch_parts: the layer's option.
         one_program: whether the caller compiles the whole, or a GPU runs it: parts would wait
             for each other.
+        no_cudnn: why cuDNN does not run the layer; None if it does, empty if that is not worth a
+            word.
     """
     if foreign is not None:
         return Plan(
@@ -55,6 +59,17 @@ def choose(
             False,
             (f"{foreign} is not a keras_rnnx cell: its loop is differentiated by TensorFlow.",),
         )
+    if no_cudnn is None:
+        return Plan("cudnn", bool(training), ("cuDNN computes the whole sequence in one call.",))
+    plan = _choose_loop(
+        jit_compile, backward, training, eager, portable, xla_failure, batch_parts, one_program
+    )
+    return plan._replace(reasons=(no_cudnn, *plan.reasons)) if no_cudnn else plan
+
+
+def _choose_loop(
+    jit_compile, backward, training, eager, portable, xla_failure, batch_parts, one_program
+):
     if backward == "autodiff":
         return Plan("differentiated", False, ('The layer has backward="autodiff".',))
     saves = bool(training) and not portable

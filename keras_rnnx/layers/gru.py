@@ -114,7 +114,9 @@ class GRU(NamedRNN):
             PyTorch) or before it.
         seed: of the dropout masks.
         activity_regularizer: penalty on the output.
-        use_cudnn: taken over from Keras; True is refused, since this version runs its own loop.
+        use_cudnn: `"auto"` lets cuDNN run on a GPU what it can, in training and in eager calls;
+            `True` in graphs traced for inference too, whose export then needs a GPU, and is
+            refused where cuDNN cannot run the layer; `False` never.
         return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
         jit_compile, backward, batch_parts, **kwargs: see `keras_rnnx.RNN`.
 

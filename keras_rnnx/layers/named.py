@@ -2,6 +2,7 @@
 
 import inspect
 
+from keras_rnnx import engine
 from keras_rnnx.layers import checks
 from keras_rnnx.layers.cell import write
 from keras_rnnx.layers.rnn import OPTIONS
@@ -35,20 +36,23 @@ class NamedRNN(RNN):
         if "use_cudnn" in arguments:
             self.use_cudnn = arguments["use_cudnn"]
             checks.one_of("use_cudnn", self.use_cudnn, ("auto", True, False))
+            self.settle_jit()
 
     def call(self, sequences, initial_state=None, mask=None, training=None):
-        if getattr(self, "use_cudnn", "auto") is True:
-            raise ValueError(
-                f"{self.name} has use_cudnn=True, but cuDNN is not supported: this version runs "
-                'its own loop on every device. Use use_cudnn="auto" or False.'
-            )
+        if self.use_cudnn is True and not engine.is_portable():
+            reason = self._no_cudnn(self.cell, training)
+            if reason is not None:
+                raise ValueError(
+                    f"{self.name} has use_cudnn=True, but cuDNN cannot run it. {reason} "
+                    'Use use_cudnn="auto" or False.'
+                )
         return super().call(sequences, initial_state, mask, training)
 
     def get_config(self):
         config = super().get_config()
         del config["cell"]
         config["activity_regularizer"] = write("regularizer", self.activity_regularizer)
-        if hasattr(self, "use_cudnn"):
+        if "use_cudnn" in inspect.signature(type(self).__init__).parameters:
             config["use_cudnn"] = self.use_cudnn
         return {**config, **{n: write(n, getattr(self, n)) for n in cell_arguments(self)}}
 

@@ -7,6 +7,7 @@ from keras_rnnx import engine
 from keras_rnnx.layers import checks
 from keras_rnnx.layers.cell import Cell
 from keras_rnnx.layers.kept import KeptStates
+from keras_rnnx.layers.sequence import no_cudnn
 from keras_rnnx.layers.sequence import output_size
 from keras_rnnx.layers.sequence import run_cell
 
@@ -103,10 +104,16 @@ class RNN(keras.layers.Layer):
         self.backward = backward
         self.batch_parts = batch_parts
         self.supports_masking = True
-        if stateful == "any_batch":
-            self.supports_jit = False  # XLA gives a variable's shape once and for all
+        self.use_cudnn = "auto"
+        self.settle_jit()
         self.kept = None
         self._keras2_batch = keras2_batch
+
+    def settle_jit(self):
+        """Tell Keras whether it may compile a model with this layer."""
+        # XLA gives a variable's shape once and for all, and has no cuDNN call for recurrent nets.
+        may_use_cudnn = any(self._no_cudnn(c, t) is None for c in self.cells for t in (True, False))
+        self.supports_jit = self.stateful != "any_batch" and not may_use_cudnn
 
     # -- shapes ----------------------------------------------------------------------------
 
@@ -291,6 +298,7 @@ class RNN(keras.layers.Layer):
             cell: for a list of cells, the one to tell about; None tells of the slowest.
         """
         cells = self.cells if cell is None else [cell]
+        cudnn = [self._no_cudnn(c, training, eager) for c in cells]
         foreign = next((type(c).__name__ for c in cells if not isinstance(c, Cell)), None)
         return engine.choose(
             jit_compile=self.jit_compile,
@@ -302,6 +310,25 @@ class RNN(keras.layers.Layer):
             foreign=foreign,
             batch_parts=self.batch_parts,
             one_program=engine.is_enclosed() or engine.device_type() == "GPU",
+            no_cudnn=next((reason for reason in cudnn if reason is not None), None),
+        )
+
+    def _no_cudnn(self, cell, training, eager=True):
+        """Why cuDNN does not run this cell: None if it does, empty where nobody expects it."""
+        if self.use_cudnn is False:
+            return "The layer has use_cudnn=False."
+        if engine.cudnn.failure():
+            return engine.cudnn.failure() if self.use_cudnn is True else ""
+        if engine.is_enclosed():
+            return "The caller compiles the layer, and XLA has no recurrent call of cuDNN."
+        if not training and not eager and self.use_cudnn == "auto":
+            return "Traced for inference: the graph may be exported, and cuDNN runs on GPUs only."
+        return no_cudnn(
+            cell,
+            training,
+            unroll=self.unroll,
+            backward=self.backward,
+            portable=engine.is_portable(),
         )
 
     # -- configuration ---------------------------------------------------------------------

@@ -6,10 +6,15 @@ import keras
 import tensorflow as tf
 
 from keras_rnnx import engine
+from keras_rnnx.cells import GRUSpec
+from keras_rnnx.cells import LSTMSpec
 from keras_rnnx.engine import until_last
 from keras_rnnx.layers.cell import Cell
 from keras_rnnx.regularization import draw_kept
 from keras_rnnx.regularization import drop
+
+
+KINDS = {LSTMSpec: "lstm", GRUSpec: "gru"}  # specs that cuDNN computes, by its names
 
 
 def run_cell(cell, x, states, training, options):
@@ -35,16 +40,38 @@ def _run_own(cell, x, states, training, options):
         kept = draw_kept(seed(), [tf.shape(x)[1], x.shape[-1]], cell.dropout)
         x = drop(x, kept, cell.dropout)
     x, constants = spec.noise(seed, x, {})
-    plan, mask = options["plan"], options.pop("mask")
+    plan, mask = options.pop("plan"), options.pop("mask")
+    if plan.backend == "cudnn":
+        del options["unroll"]
+        return engine.cudnn.run_masked(
+            KINDS[type(spec)], x, weights, states, training=plan.saves, mask=mask, **options
+        )
     prepared = spec.prepare(weights)
 
     def run(x, mask, by_sample):
         states, constants = by_sample
         project = lambda x: spec.project(weights, x)
         xs = project(x) if mask is None or plan.parts == 1 else until_last(project, x, mask)
-        return engine.run(spec.step, xs, prepared, states, constants, mask=mask, **options)
+        return engine.run(
+            spec.step, xs, prepared, states, constants, plan=plan, mask=mask, **options
+        )
 
     return engine.in_parts(run, plan.parts, x, mask, (states, constants), options["last_only"])
+
+
+def no_cudnn(cell, training, **options):
+    """Why cuDNN cannot compute this cell, or None. options: those of the layer that count."""
+    if not isinstance(cell, Cell):
+        return f"cuDNN computes LSTM and GRU, not {type(cell).__name__}."
+    spec = cell.regularized(training)
+    return engine.cudnn.obstacle(
+        KINDS.get(type(spec), type(spec).__name__),
+        activation=getattr(spec, "activation", None),
+        recurrent_activation=getattr(spec, "recurrent_activation", None),
+        reset_after=getattr(spec, "reset_after", True),
+        dtype=cell.compute_dtype,
+        **options,
+    )
 
 
 def _run_foreign(cell, x, states, training, options):

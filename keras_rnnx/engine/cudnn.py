@@ -1,0 +1,214 @@
+"""LSTM and GRU over a whole sequence as one call of cuDNN.
+
+    outputs, states = run_masked("lstm", x, weights, states, training=True, mask=mask)
+
+cuDNN computes one kind of LSTM and one of GRU, on NVIDIA's GPUs, and reads all weights from one
+flat buffer: `obstacle` says what it cannot compute, `pack` makes the buffer.
+
+Axes: T time (leading), B batch, D input features, U units, G gates.
+"""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from keras_rnnx.engine import masking
+from keras_rnnx.engine.masking import select
+from keras_rnnx.engine.masking import swap_time_and_batch
+
+# Each gate of cuDNN, in its order, by its place among the gates of Keras.
+GATES = {
+    "lstm": (0, 1, 2, 3),  # i, f, g, o in both
+    "gru": (1, 0, 2),  # r, z, n instead of z, r, n
+}
+# TensorFlow computes bfloat16 in float32 here: right, but no faster.
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def obstacle(
+    kind,
+    *,
+    activation,
+    recurrent_activation,
+    dtype,
+    reset_after=True,
+    unroll=False,
+    backward="full",
+    portable=False,
+):
+    """Why cuDNN cannot run a layer, or None if it can: a sentence.
+
+    Args:
+        kind: "lstm", "gru" or what else the cell calls itself.
+        activation, recurrent_activation: the functions of the cell.
+        dtype: name of the dtype of the computation.
+        reset_after: of a GRU, whether the reset gate acts after the recurrent product.
+        unroll, backward: options of the layer.
+        portable: whether the graph shall run anywhere.
+    """
+    if kind not in GATES:
+        return f"cuDNN computes LSTM and GRU, not {kind}."
+    if activation is not keras.activations.tanh:
+        return f"cuDNN computes with activation tanh only, not {_name(activation)}."
+    if recurrent_activation is not keras.activations.sigmoid:
+        name = _name(recurrent_activation)
+        return f"cuDNN computes with recurrent activation sigmoid only, not {name}."
+    if not reset_after:
+        return "cuDNN computes the GRU with reset_after=True only."
+    if unroll:
+        return "The layer has unroll=True, and cuDNN repeats the step by itself."
+    if backward != "full":
+        return f'The layer has backward="{backward}", and cuDNN gives first derivatives only.'
+    if dtype not in DTYPES:
+        return f"cuDNN computes in {', '.join(DTYPES)}, not in {dtype}."
+    if portable:
+        return "keras_rnnx.portable() is on, and a graph with cuDNN in it runs on GPUs only."
+    return None
+
+
+@functools.cache
+def failure():
+    """Why there is no cuDNN here, or None."""
+    # MIOpen, which serves the same operation on AMD's GPUs, has the gates in another order.
+    if not tf.sysconfig.get_build_info().get("is_cuda_build"):
+        return "This TensorFlow is built without CUDA, so there is no cuDNN."
+    if not tf.config.list_physical_devices("GPU"):
+        return "There is no GPU here, so there is no cuDNN."
+    return None
+
+
+def pack(kind, cells):
+    """The weights of `cells` as cuDNN's flat buffer.
+
+    First come the matrices, transposed, of all cells, then the biases of all cells; for each cell
+    those of the input go before the recurrent ones. Cells are layers from bottom to top, and
+    where there are two directions the forward cell of a layer stands before the backward one.
+
+    Args:
+        kind: "lstm" or "gru".
+        cells: list of `{name: tensor}` as Keras lays them out: kernel `[D, G*U]`,
+            recurrent_kernel `[U, G*U]` and perhaps bias, `[4U]` (LSTM) or `[2, 3U]` (GRU).
+    """
+    names = ("kernel", "recurrent_kernel")
+    matrices = [_in_order(kind, tf.transpose(cell[name])) for cell in cells for name in names]
+    biases = [_in_order(kind, bias) for cell in cells for bias in _two_biases(cell)]
+    return tf.concat([tf.reshape(part, [-1]) for part in matrices + biases], axis=0)
+
+
+def run_masked(
+    kind,
+    x,
+    weights,
+    states,
+    *,
+    training=False,
+    mask=None,
+    steps=None,
+    last_only=False,
+    zero_masked=False,
+):
+    """As `run`, with a mask `[T, B]` of any pattern, and the arguments of `keras_rnnx.engine.run`.
+
+    The real steps of each row are gathered at its start, and the outputs go back to where they
+    belong: since nothing happens in a masked step, the recurrence is the same.
+    """
+    if mask is None and steps is not None and not isinstance(steps, int):
+        mask = tf.repeat((tf.range(tf.shape(x)[0]) < steps)[:, None], tf.shape(x)[1], axis=1)
+    if mask is None:
+        outputs, last = run(kind, x, weights, states, training=training)
+        return (outputs[-1] if last_only else outputs), last
+    x, lengths = masking.real_steps_first(x, mask)
+    outputs, last = run(kind, x, weights, states, lengths, training)
+    outputs = masking.back_to_places(outputs, mask, zero_masked)
+    return (outputs[-1] if last_only else outputs), last
+
+
+def run(kind, x, weights, states, lengths=None, training=False):
+    """Outputs `[T, B, U]` and last states of one layer.
+
+    Args:
+        kind: "lstm" or "gru".
+        x: `[T, B, D]`, zeros in padded steps.
+        weights: `{name: tensor}`, see `pack`, in whatever dtype.
+        states: `(h, c)` or `(h,)`, `[B, U]` each, before the first step.
+        lengths: `[B]` int32, how many steps of each row are real, all of them before the padding;
+            0 is allowed. None if all steps are real.
+        training: whether to keep what the backward pass needs. If not, and a backward pass
+            comes, it runs forward again.
+
+    Outputs of padded steps are zeros; the last states are those after a row's last real step.
+    """
+    params = tf.cast(pack(kind, [weights]), x.dtype)
+    compute = _call if training else _call_without_saving
+    if lengths is None:
+        full = tf.fill([tf.shape(x)[1]], tf.shape(x)[0])
+        outputs, *last = compute(kind, full, True, x, params, *states)
+        return outputs, tuple(last)
+    # Time-major, the kernel would keep the descriptor for padding or the one without, as its first
+    # batch needs it, and a padded batch after a full one fails (tensorflow/tensorflow#41630).
+    # Batch-major it is always ready for padding.
+    x = swap_time_and_batch(x)
+    # cuDNN refuses rows without a step: they take one, and nothing of it is used.
+    outputs, *last = compute(kind, tf.maximum(lengths, 1), False, x, params, *states)
+    real = lengths > 0
+    outputs = select(real, outputs, tf.zeros([], x.dtype))
+    last = tuple(select(real, new, old) for new, old in zip(last, states, strict=True))
+    return swap_time_and_batch(outputs), last
+
+
+def _call(kind, lengths, time_major, x, params, *states, training=True):
+    """The operation: outputs, laid out as `x` is, and last states."""
+    layers = 0 if time_major else 1  # the axis of the states for layers and directions: one here
+    results = tf.raw_ops.CudnnRNNV3(
+        input=x,
+        input_h=tf.expand_dims(states[0], layers),
+        # A GRU has no c, and its kernel leaves that gradient undefined: a constant takes it.
+        input_c=tf.expand_dims(states[1], layers) if kind == "lstm" else tf.zeros([], x.dtype),
+        params=params,
+        sequence_lengths=lengths,
+        rnn_mode=kind,
+        is_training=training,
+        time_major=time_major,
+    )
+    last = (results.output_h, results.output_c)[: len(states)]
+    return results.output, *(tf.squeeze(state, layers) for state in last)
+
+
+def _call_without_saving(kind, lengths, time_major, *tensors):
+    """The operation for inference, which TensorFlow refuses to differentiate: if a backward pass
+    comes, it runs forward again."""
+
+    @tf.custom_gradient
+    def infer(*tensors):
+        def grad(*d_results):
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                results = _call(kind, lengths, time_major, *tensors)
+            return tape.gradient(results, tensors, output_gradients=d_results)
+
+        return _call(kind, lengths, time_major, *tensors, training=False), grad
+
+    return infer(*tensors)
+
+
+def _in_order(kind, rows):
+    """`rows [G*U, ...]` with the gates in cuDNN's order."""
+    order = GATES[kind]
+    if list(order) == sorted(order):
+        return rows
+    gates = tf.split(rows, len(order))
+    return tf.concat([gates[place] for place in order], axis=0)
+
+
+def _two_biases(cell):
+    """The biases `[G*U]` of the input and of the recurrent product; cuDNN always adds both."""
+    kernel, bias = cell["kernel"], cell.get("bias")
+    if bias is not None and bias.shape.rank == 2:
+        return tf.unstack(bias, num=2)
+    zeros = tf.zeros([kernel.shape[-1]], kernel.dtype)
+    return [zeros if bias is None else bias, zeros]
+
+
+def _name(activation):
+    return getattr(activation, "__name__", repr(activation))
