@@ -23,6 +23,7 @@ COLOURS = {
     "onnxruntime": "#dd1c77",
     "rnnx": "#6baed6",
     "rnnx-graph-inference": "#6baed6",
+    "rnnx-compiled-inference": "#2171b5",
     "rnnx-xla": "#08306b",
     "rnnx-fit": "#6baed6",
     "rnnx-fit-xla": "#08306b",

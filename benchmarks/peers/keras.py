@@ -15,8 +15,8 @@ tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 class Peer:
-    def __init__(self, case, weights, package, jit):
-        self.layers = [layer(case, package) for _ in range(case.layers)]
+    def __init__(self, case, weights, package, jit, **options):
+        self.layers = [layer(case, package, options) for _ in range(case.layers)]
         split = data.split_weights(case, weights)
         for one, D, arrays in zip(self.layers, case.input_sizes(), split, strict=True):
             one.build((case.B, case.T, D))
@@ -52,10 +52,10 @@ class Peer:
         return [np.asarray(memoryview(t)) for t in tensors]  # `numpy()` would copy
 
 
-def layer(case, package):
+def layer(case, package, options):
     module = importlib.import_module(package)
     if case.cell in UNFUSED:
         cells = importlib.import_module(CELLS[package])
         return module.RNN(getattr(cells, case.cell)(case.U), return_sequences=True)
-    one = getattr(module, case.cell)(case.U, return_sequences=True)
+    one = getattr(module, case.cell)(case.U, return_sequences=True, **options)
     return module.Bidirectional(one) if case.bidirectional else one
