@@ -39,7 +39,7 @@ class NamedRNN(RNN):
             self.settle_jit()
 
     def call(self, sequences, initial_state=None, mask=None, training=None):
-        if self.use_cudnn is True and not engine.is_portable():
+        if getattr(self, "use_cudnn", "auto") is True and not engine.is_portable():
             reason = self._no_cudnn(self.cell, training)
             if reason is not None:
                 raise ValueError(
@@ -52,7 +52,7 @@ class NamedRNN(RNN):
         config = super().get_config()
         del config["cell"]
         config["activity_regularizer"] = write("regularizer", self.activity_regularizer)
-        if "use_cudnn" in inspect.signature(type(self).__init__).parameters:
+        if hasattr(self, "use_cudnn"):
             config["use_cudnn"] = self.use_cudnn
         return {**config, **{n: write(n, getattr(self, n)) for n in cell_arguments(self)}}
 

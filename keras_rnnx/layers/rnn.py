@@ -104,7 +104,6 @@ class RNN(keras.layers.Layer):
         self.backward = backward
         self.batch_parts = batch_parts
         self.supports_masking = True
-        self.use_cudnn = "auto"
         self.settle_jit()
         self.kept = None
         self._keras2_batch = keras2_batch
@@ -315,13 +314,14 @@ class RNN(keras.layers.Layer):
 
     def _no_cudnn(self, cell, training, eager=True):
         """Why cuDNN does not run this cell: None if it does, empty where nobody expects it."""
-        if self.use_cudnn is False:
+        use_cudnn = getattr(self, "use_cudnn", "auto")  # an option of LSTM and GRU
+        if use_cudnn is False:
             return "The layer has use_cudnn=False."
         if engine.cudnn.failure():
-            return engine.cudnn.failure() if self.use_cudnn is True else ""
+            return engine.cudnn.failure() if use_cudnn is True else ""
         if engine.is_enclosed():
             return "The caller compiles the layer, and XLA has no recurrent call of cuDNN."
-        if not training and not eager and self.use_cudnn == "auto":
+        if not training and not eager and use_cudnn == "auto":
             return "Traced for inference: the graph may be exported, and cuDNN runs on GPUs only."
         return no_cudnn(
             cell,
