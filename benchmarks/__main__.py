@@ -13,7 +13,9 @@ from benchmarks.run import QUICK
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few cases and few rounds")
+    parser.add_argument(
+        "--quick", action="store_true", help="few rounds and, without --filter, few cases"
+    )
     parser.add_argument(
         "--filter", default="", metavar="REGEX", help="only rows whose group/net/size/peer holds it"
     )
@@ -22,7 +24,8 @@ def main(arguments=None):
     parser.set_defaults(out=pathlib.Path("benchmark-results"))
     arguments = sys.argv[1:] if arguments is None else arguments
     chosen = parser.parse_args(arguments)
-    cases = all_cases()
+    few = chosen.quick and not chosen.filter
+    cases = [case for case in all_cases() if case.quick or not few]
     table, missing = session.plan(cases, chosen.filter)
     if not table:
         paths = "\n".join(case.name for case in cases)

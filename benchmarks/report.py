@@ -3,6 +3,7 @@
 import itertools
 
 from benchmarks import stats
+from benchmarks.peers import COUNTERPART
 from benchmarks.peers import PEERS
 from benchmarks.peers import is_floor
 from benchmarks.peers import is_ours
@@ -79,12 +80,40 @@ def spread(ratio):
 def summary(records):
     """The tables over several cases; each is left out where its cases are."""
     parts = {
+        "Training, every size: a peer's time over ours": sizes(records, "training"),
+        "Inference, every size: a peer's time over ours": sizes(records, "inference"),
         "Geometric mean over sizes": means(records),
         "Padded batches, lengths uniform on 1..T, over full ones": padded(records),
         "Growth: T doubles": growth(records),
     }
     tables = [(f"## {title}", "", *rows, "") for title, rows in parts.items() if rows]
     return [*itertools.chain(*tables), *fit_lines(records)]
+
+
+def sizes(records, group):
+    """Per case: each peer over the one of ours that the charts show it against."""
+    wanted = [record for record in records if record["group"] == group]
+    pairs = [
+        (peer, over)
+        for peer, counterparts in COUNTERPART.items()
+        for over in counterparts
+        if any(ratio_of(record, peer, over) for record in wanted)
+    ]
+    rows = [
+        [f"{record['net']} {record['size']}", *(middle(ratio_of(record, *pair)) for pair in pairs)]
+        for record in wanted
+    ]
+    return rows and pairs and table(["net", *(f"{of} / {over}" for of, over in pairs)], rows)
+
+
+def ratio_of(record, of, over):
+    """The spread of this ratio, or None."""
+    pairs = (pair for pair in record["ratios"] if (pair["of"], pair["over"]) == (of, over))
+    return next((pair["ratio"] for pair in pairs), None)
+
+
+def middle(ratio):
+    return "" if ratio is None else f"{ratio[1]:.2f}"
 
 
 def means(records):

@@ -11,6 +11,7 @@ from benchmarks import report
 from benchmarks import run
 from benchmarks import session
 from benchmarks import stats
+from benchmarks.__main__ import main
 from benchmarks.cases import Case
 from benchmarks.cases import Row
 from benchmarks.cases import all_cases
@@ -79,6 +80,14 @@ def test_case_table_shows_ratio_floor_and_noise():
     assert "2.00 (" not in ours
 
 
+def test_summary_gives_every_size():
+    pair = {"of": "torch", "over": "rnnx", "padded_over_full": False, "ratio": [1.1, 1.2, 1.3]}
+    text = "\n".join(report.summary([record(ratios=[pair])]))
+    assert "Training, every size" in text and "Inference, every size" not in text
+    assert "| net          | torch / rnnx |" in text
+    assert "| LSTM 1x2x3x4 |         1.20 |" in text
+
+
 def test_summary_gives_mean_least_and_its_size():
     text = "\n".join(report.summary([record(0.5), record(8.0, size="32x2x3x4")]))
     line = next(line for line in text.splitlines() if "torch / rnnx-xla" in line)
@@ -103,6 +112,15 @@ def test_names_of_cases_are_unique_and_quick_is_a_part():
     names = [case.name for case in all_cases()]
     assert len(set(names)) == len(names)
     assert 0 < sum(case.quick for case in all_cases()) < len(names) / 3
+
+
+def test_quick_runs_few_cases_unless_some_are_asked_for(monkeypatch):
+    seen = []
+    monkeypatch.setattr(session, "run", lambda table, *rest: seen.append(len(table)) or [])
+    for arguments in (["--quick"], ["--quick", "--filter", "^training/LSTM/"], []):
+        assert main(arguments) == 0
+    assert seen[0] == sum(case.quick for case in all_cases())
+    assert seen[1] == 5 and seen[2] == len(all_cases())
 
 
 def test_select_finds_nets_and_peers():

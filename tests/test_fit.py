@@ -322,3 +322,9 @@ def test_our_noisy_cells_are_refused_in_keras_rnn(stacked):
     with pytest.raises(ValueError, match=r"use keras_rnnx.RNN\(cell\) instead"):
         layer(x, training=True)
     rnnx.RNN(rnnx.LSTMCell(U, dropout=0.2))(x, training=True)
+
+
+def test_one_compilation_per_bucket_of_lengths(tmp_path):
+    """Twelve batches of ten lengths, two parts each: the buckets are 18, 20, 24, 36 and 40."""
+    printed = run_process("compiles.py", str(tmp_path))
+    assert "'save': 5" in printed and "'back': 5" in printed, printed
