@@ -149,3 +149,19 @@ def test_only_compiled_calls_of_a_graph_are_split():
 def test_bad_number_of_parts(value, error):
     with pytest.raises(error, match="`batch_parts`, expected a positive integer"):
         rnnx.LSTM(U, batch_parts=value)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("jit_compile", ("auto", False))
+@pytest.mark.parametrize("rows", (3, ROWS))
+def test_batch_without_a_real_step(rows, jit_compile):
+    """No step is taken, nor read ahead: zeros, the states as they were, and no gradient of x."""
+    layer = rnnx.LSTM(U, jit_compile=jit_compile, **SEQUENCES)
+    layer.build((None, T, D))
+    compute = in_mode(outputs_and_gradients(layer, training=True), "function")
+    states = states_like(layer.state_size, batch=rows)
+    x, mask = inputs(batch=rows, steps=T), np.zeros((rows, T), bool)
+    (outputs, *last), gradients = map(arrays, compute(x, mask, states))
+    assert not outputs.any() and not gradients[0].any()
+    for state, start in zip(last, states, strict=True):
+        np.testing.assert_array_equal(state, start)

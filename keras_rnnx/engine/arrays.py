@@ -15,8 +15,8 @@ def repeat(steps, read, body, carry, unroll=False, differentiable=False):
 
     `read` gives what step k takes from arrays. In a graph it is called one step ahead, with the
     carry that step k will get, and its result travels in a carry of its own: XLA on a CPU would
-    otherwise compute a sigmoid together with the read, number by number instead of by vectors,
-    which takes twice as long. In a plain graph the read then waits for nothing.
+    otherwise compute a sigmoid together with the read, number by number instead of by vectors.
+    In a plain graph the read then waits for nothing.
 
     `differentiable`: TensorFlow will differentiate the loop itself; XLA then needs the bound.
     """

@@ -145,6 +145,10 @@ class Recurrence:
 
         def read(k, carry):
             t = last - 1 - k
+            if not isinstance(t, int):
+                t = tf.maximum(
+                    t, 0
+                )  # where there is no step to take, one is read ahead all the same
             _, held, _ = cut(carry[-1], len(dx_arrays), len(dp_arrays))
             return (
                 [at(a, t) for a in data.xs],

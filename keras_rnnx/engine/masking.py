@@ -12,11 +12,10 @@ def extent(mask):
 
     A row without a real step has an extent of 0 steps.
     """
-    steps = tf.shape(mask)[0]
-    any_real = tf.reduce_any(mask, axis=0)
-    first = tf.argmax(mask, axis=0, output_type=tf.int32)
-    last = steps - tf.argmax(tf.reverse(mask, [0]), axis=0, output_type=tf.int32)
-    return first, tf.where(any_real, last, first)
+    real = tf.cast(mask, tf.int32)
+    first = tf.argmax(real, axis=0, output_type=tf.int32)
+    last = tf.shape(mask)[0] - tf.argmax(tf.reverse(real, [0]), axis=0, output_type=tf.int32)
+    return first, tf.where(tf.reduce_any(mask, axis=0), last, first)
 
 
 def zero_padding(x, mask):
