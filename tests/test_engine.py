@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_rnnx
 from keras_rnnx import engine
+from keras_rnnx.engine import products
 from keras_rnnx.engine.plan import Plan
 from keras_rnnx.engine.padding import bucket
 
@@ -252,3 +254,39 @@ def test_unknown_lengths_stop_where_they_end():
             np.testing.assert_allclose(outputs[t], h, rtol=1e-10)
         np.testing.assert_array_equal(outputs[steps:], 0)
         np.testing.assert_allclose(last, h, rtol=1e-10)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    "name, options, split, whole",
+    [
+        ("LSTM", {}, 4, 1),
+        ("GRU", {}, 3, 1),
+        ("GRU", {"use_bias": False}, 3, 1),
+        ("GRU", {"reset_after": False}, 3, 2),
+    ],
+)
+@pytest.mark.parametrize("unknown", [False, True])
+def test_large_products_of_plain_inference_are_split(
+    name, options, split, whole, unknown, monkeypatch
+):
+    """A matrix in pieces, where the product is large: the numbers of the whole matrix."""
+    layer = getattr(keras_rnnx, name)(U, dtype="float64", return_sequences=True, **options)
+    layer.build((B, T, D))
+    layer.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in layer.get_weights()])
+    x = {rows: tf.constant(np.random.default_rng(1).normal(size=(rows, T, D))) for rows in (2, 6)}
+    expected = {rows: np.asarray(layer(v)) for rows, v in x.items()}
+
+    numbers = U * U * (2 if options.get("reset_after") is False else split)
+    monkeypatch.setattr(products, "LEAST_TO_SPLIT", 4 * numbers)  # so 6 rows are split, 2 are not
+    signature = [tf.TensorSpec([None, T, D], tf.float64)] if unknown else None
+    traced = tf.function(lambda x: layer(x, training=False), input_signature=signature)
+    for rows, v in x.items():
+        np.testing.assert_allclose(traced(v), expected[rows], rtol=1e-12, atol=1e-12)
+        library = traced.get_concrete_function(v).graph.as_graph_def().library
+        found = [
+            sum(node.op == "MatMul" for node in function.node_def)
+            for function in library.function
+            if "while_body" in function.signature.name
+        ]
+        assert sorted(found) == ([whole, split] if unknown else [split if rows == 6 else whole])

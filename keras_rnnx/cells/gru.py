@@ -27,11 +27,11 @@ class GRUSpec(CellSpec):
 
         xz, xr, xn = tf.split(x, 3, axis=-1)
         with reset_after
-            pz, pr, pn = tf.split(product("recurrent_kernel", h, bias=bias), 3, axis=-1)
+            pz, pr, pn = product("recurrent_kernel", h, bias=bias, pieces=3)
             z, r = gate(xz + pz), gate(xr + pr)
             n = self.activation(xn + r * pn)
         without
-            pz, pr = tf.split(product("gates", h), 2, axis=-1)
+            pz, pr = product("gates", h, pieces=2)
             z, r = gate(xz + pz), gate(xr + pr)
             n = self.activation(xn + product("candidate", r * h))
         both
@@ -83,11 +83,11 @@ class GRUSpec(CellSpec):
         xz, xr, xn = tf.split(x, 3, axis=-1)
         if self.reset_after:
             bias = "recurrent_bias" if self.use_bias else None
-            pz, pr, pn = tf.split(product("recurrent_kernel", h, bias=bias), 3, axis=-1)
+            pz, pr, pn = product("recurrent_kernel", h, bias=bias, pieces=3)
             z, r = gate(xz + pz), gate(xr + pr)
             n = self.activation(xn + r * pn)
         else:
-            pz, pr = tf.split(product("gates", h), 2, axis=-1)
+            pz, pr = product("gates", h, pieces=2)
             z, r = gate(xz + pz), gate(xr + pr)
             n = self.activation(xn + product("candidate", r * h))
         h = z * h + (1 - z) * n

@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Callable
 
 import keras
-import tensorflow as tf
 
 from keras_rnnx.cells.base import CellSpec
 from keras_rnnx.cells.base import Weight
@@ -23,7 +22,7 @@ class LSTMSpec(CellSpec):
 
     Equations (`x` is the projected input, `x W + b`; `gate` is the recurrent activation):
 
-        i, f, g, o = tf.split(product("recurrent_kernel", h, plus=x), 4, axis=-1)
+        i, f, g, o = product("recurrent_kernel", h, plus=x, pieces=4)
         c = gate(f) * c + gate(i) * self.activation(g)
         h = gate(o) * self.activation(c)
     """
@@ -47,7 +46,7 @@ class LSTMSpec(CellSpec):
 
     def step(self, weights, product, x, states, constants):
         h, c = states
-        i, f, g, o = tf.split(product("recurrent_kernel", h, plus=x), 4, axis=-1)
+        i, f, g, o = product("recurrent_kernel", h, plus=x, pieces=4)
         gate = self.recurrent_activation
         c = gate(f) * c + gate(i) * self.activation(g)
         h = gate(o) * self.activation(c)

@@ -31,6 +31,7 @@ from keras_rnnx.engine.data import spread
 from keras_rnnx.engine.products import Products
 from keras_rnnx.engine.products import bias_gradient
 from keras_rnnx.engine.products import matrix_gradient
+from keras_rnnx.engine.products import with_matrices_split
 from keras_rnnx.engine.trace import trace
 
 
@@ -49,25 +50,33 @@ class Recurrence:
     last_only: bool = False  # the output is that of the last step
     zero_masked: bool = False  # outputs of masked steps are zeros instead of repeated
     unroll: bool = False
+    plain: bool = False  # run as stock ops, not compiled
 
     # -- forward ---------------------------------------------------------------------------
 
     def infer(self, data, outputs=None, differentiable=False):
         """Outputs and last states; nothing is kept. `outputs`: their specs, if known."""
         if outputs is None:
-            (outputs, _), structure, *_ = self._trace_step(data, strict=not differentiable)
+            (outputs, _), (structure, calls), _ = self._trace_step(data, not differentiable)
         else:
-            outputs, structure = tf.nest.flatten(outputs), Structure(outputs)
-        outs, states, _ = self._forward(data, outputs, differentiable=differentiable)
+            outputs, structure, calls = tf.nest.flatten(outputs), Structure(outputs), ()
+        loop = lambda split=None: self._forward(
+            data, outputs, split=split, differentiable=differentiable
+        )[:2]
+        if not self.plain or self.unroll:
+            outs, states = loop()
+        else:
+            weights = dict(zip(self.names, data.cast_weights(), strict=True))
+            outs, states = with_matrices_split(loop, calls, weights, data.batch)
         return structure.pack(outs), states
 
     def save(self, data):
         """Outputs and last states, and what the backward pass needs."""
-        (outputs, products), structure, *_ = self._trace_step(data)
+        (outputs, products), (structure, _), _ = self._trace_step(data)
         outs, states, saved = self._forward(data, outputs, products, keep=True)
         return structure.pack(outs), states, saved
 
-    def _forward(self, data, outputs, products=(), keep=False, differentiable=False):
+    def _forward(self, data, outputs, products=(), keep=False, split=None, differentiable=False):
         """The loop itself: outputs, last states and what was kept."""
         arrays = lambda specs: [self._array(data, spec) for spec in specs]
         out_arrays = [] if self.last_only else arrays(outputs)
@@ -86,7 +95,7 @@ class Recurrence:
         def body(k, now, carry):
             t = first + k
             (x, on), (states, previous, handles) = now, carry
-            output, new, calls = self._step(x, weights, states, data.constants)
+            output, new, calls = self._step(x, weights, states, data.constants, split=split)
             output = tf.nest.flatten(output)
             for mask in on:
                 held = map(tf.zeros_like, output) if self.zero_masked else previous
@@ -252,12 +261,12 @@ class Recurrence:
 
     # -- one step --------------------------------------------------------------------------
 
-    def _step(self, x, weights, states, constants, recorded=None, turned=None):
+    def _step(self, x, weights, states, constants, recorded=None, turned=None, split=None):
         """`(output, flat new states, products)` of one step."""
         x, states = list(x), list(states)
         constants = self.constants.pack(constants)
         weights = dict(zip(self.names, weights, strict=True))
-        products = Products(weights, constants, states, x, recorded, turned)
+        products = Products(weights, constants, states, x, recorded, turned, split)
         output, new = self.step(
             weights, products, self.xs.pack(x), self.states.pack(states), constants
         )
@@ -313,7 +322,7 @@ class Recurrence:
 
         def step(x, weights, states, constants):
             output, _, products = self._step(x, weights, states, constants)
-            return (tf.nest.flatten(output), products.values), Structure(output)
+            return (tf.nest.flatten(output), products.values), (Structure(output), products.calls)
 
         x = [_drop_time(a) for a in data.xs]
         weights = data.cast_weights()

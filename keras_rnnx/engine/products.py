@@ -4,6 +4,7 @@
     product(name, h, transpose=True)    h [B, N] @ weights[name]^T                  -> [B, K]
     product(name, h, bias=name)         the same plus weights[name] [N]
     product(name, h, plus=x)            the same plus x [B, N], best the step's input as it came
+    product(name, h, pieces=n)          the same as a list of n equal pieces of the last axis
     product(name, h) of a constant      h [B, K] by each sample's constants[name] [B, K, N]
 
 Going through one function lets the engine record the products on the way forward and take each
@@ -18,6 +19,9 @@ import tensorflow as tf
 from keras_rnnx.cells import float32_rows
 
 
+LEAST_TO_SPLIT = 2**20  # multiplications in a product: fewer are done before a second one starts
+
+
 class Call(NamedTuple):
     """One call of `product` in a step."""
 
@@ -26,6 +30,7 @@ class Call(NamedTuple):
     bias: str | None
     state: int | None  # which state its input is, if it is one unchanged
     plus: int | None = None  # which input of the step was added, if it is one unchanged
+    pieces: int | None = None  # into how many pieces the product is split
 
 
 class Products:
@@ -34,20 +39,24 @@ class Products:
     weights: `{name: [K, N]}`; constants: the step's constants, looked up by name if a dict.
     recorded: the values to return instead of multiplying (the replay of the backward pass).
     turned: matrices transposed beforehand, by name, for the gradients of replayed products.
+    split: matrices split beforehand, by name, for products that are wanted in pieces.
     """
 
-    def __init__(self, weights, constants, states, xs=(), recorded=None, turned=None):
+    def __init__(self, weights, constants, states, xs=(), recorded=None, turned=None, split=None):
         self.weights = weights
+        self.split = split or {}
         self.turned = turned or {}
         self.constants = constants if isinstance(constants, dict) else {}
         self.states, self.xs = states, xs
         self.recorded = recorded
         self.calls, self.inputs, self.values = [], [], []
 
-    def __call__(self, name, h, *, transpose=False, bias=None, plus=None):
+    def __call__(self, name, h, *, transpose=False, bias=None, plus=None, pieces=None):
         matrix = self.find(name, h)
         added = position(plus, self.xs)
-        self.calls.append(Call(name, transpose, bias, position(h, self.states), added))
+        self.calls.append(Call(name, transpose, bias, position(h, self.states), added, pieces))
+        if name in self.split:
+            return self._in_pieces(name, h, bias, plus)
         self.inputs.append(h)
         if self.recorded is None:
             value = multiply(h, matrix, transpose)
@@ -59,7 +68,18 @@ class Products:
             turned = None if transpose else self.turned.get(name)
             value = replayed(h, self.recorded[len(self.values)], matrix, transpose, turned)
         self.values.append(value)
-        return value if plus is None or added is not None else value + plus
+        value = value if plus is None or added is not None else value + plus
+        return value if pieces is None else tf.split(value, pieces, axis=-1)
+
+    def _in_pieces(self, name, h, bias, plus):
+        matrices = self.split[name]
+        split = lambda a: tf.split(a, len(matrices), axis=-1)
+        values = [tf.matmul(h, matrix) for matrix in matrices]
+        if bias is not None:
+            values = [tf.nn.bias_add(v, b) for v, b in zip(values, self.split[bias], strict=True)]
+        if plus is not None:
+            values = [v + p for v, p in zip(values, split(plus), strict=True)]
+        return values
 
     def find(self, name, h):
         """The matrix of this name, checked."""
@@ -80,6 +100,30 @@ def position(tensor, tensors):
     if tensor is None:
         return None
     return next((i for i, other in enumerate(tensors) if other is tensor), None)
+
+
+def with_matrices_split(run, calls, weights, batch):
+    """`run({name: pieces})` where a product is wanted in pieces and large enough, else `run()`.
+
+    The pieces of matrices and biases are made once. As stock ops a few narrow products run side by
+    side, and no step splits their result; small ones cost more in calls than they gain. (XLA does
+    better with a wide one.) A batch whose size is unknown yet decides when it comes.
+    """
+    wanted = [c for c in calls if c.pieces and c.name in weights and not c.transpose]
+    if not wanted:
+        return run()
+    pieces = lambda: run(
+        {
+            name: tf.split(weights[name], call.pieces, axis=-1)
+            for call in wanted
+            for name in (call.name, call.bias)
+            if name
+        }
+    )
+    least = LEAST_TO_SPLIT // max(weights[c.name].shape.num_elements() for c in wanted)
+    if isinstance(batch, int):
+        return pieces() if batch >= least else run()
+    return tf.cond(batch >= least, pieces, run)
 
 
 def multiply(h, matrix, transpose):

@@ -74,6 +74,7 @@ def run(
         last_only=last_only,
         zero_masked=zero_masked,
         unroll=unroll and plan.backend != "compiled",
+        plain=plan.backend == "plain" and not xla.is_enclosed(),
     )
     xs = tuple(flat(xs))
     if steps is None:

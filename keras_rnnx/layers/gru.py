@@ -14,11 +14,15 @@ class GRUCell(Cell):
 
     For whole sequences use `keras_rnnx.GRU`, or `keras_rnnx.RNN` over this cell.
 
-    Equations (`x` is the projected input, `x W + b`):
+    Equations (`x` is the projected input, `x W + b`; `gate` is the recurrent activation):
 
-        z, r = tf.split(gate(xg + pg), 2, axis=-1)
+        xz, xr, xn = tf.split(x, 3, axis=-1)
+        pz, pr, pn = product("recurrent_kernel", h, bias=bias, pieces=3)
+        z, r = gate(xz + pz), gate(xr + pr)
         n = self.activation(xn + r * pn)
         h = z * h + (1 - z) * n
+
+    and without `reset_after`, `n = self.activation(xn + product("candidate", r * h))`.
 
     Reference: Cho et al., EMNLP 2014 (arXiv:1406.1078).
 

@@ -14,11 +14,11 @@ class LSTMCell(Cell):
 
     For whole sequences use `keras_rnnx.LSTM`, or `keras_rnnx.RNN` over this cell.
 
-    Equations (`x` is the projected input, `x W + b`):
+    Equations (`x` is the projected input, `x W + b`; `gate` is the recurrent activation):
 
-        i, f, g, o = self.gates(product("recurrent_kernel", h, plus=x))
-        c = f * c + i * g
-        h = o * self.activation(c)
+        i, f, g, o = product("recurrent_kernel", h, plus=x, pieces=4)
+        c = gate(f) * c + gate(i) * self.activation(g)
+        h = gate(o) * self.activation(c)
 
     Reference: Hochreiter and Schmidhuber, Neural Computation 9 (1997); forget gate: Gers,
     Schmidhuber and Cummins, Neural Computation 12 (2000).
