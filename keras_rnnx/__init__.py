@@ -8,6 +8,9 @@ if keras.backend.backend() != "tensorflow":
         'here. Set the environment variable KERAS_BACKEND to "tensorflow" before keras is imported.'
     )
 
+from keras_rnnx.engine import Checkpointed
+from keras_rnnx.engine import Full
+from keras_rnnx.engine import Truncated
 from keras_rnnx.engine import portable
 from keras_rnnx.layers import GRU
 from keras_rnnx.layers import LSTM
@@ -26,8 +29,11 @@ __all__ = [
     "LSTMCell",
     "RNN",
     "Bidirectional",
+    "Checkpointed",
+    "Full",
     "SimpleRNN",
     "SimpleRNNCell",
+    "Truncated",
     "__version__",
     "portable",
 ]

@@ -52,8 +52,8 @@ class Regularizer:
     def prepare(self, weights):
         return self.spec.prepare(weights)
 
-    def noise(self, seed, x, constants):
-        return self.spec.noise(seed, x, constants)
+    def noise(self, seed, steps, batch):
+        return self.spec.noise(seed, steps, batch)
 
     def step(self, weights, product, x, states, constants):
         return self.spec.step(weights, product, x, states, constants)
@@ -71,10 +71,10 @@ class RecurrentDropout(Regularizer):
 
     rate: float
 
-    def noise(self, seed, x, constants):
-        x, constants = self.spec.noise(seed, x, constants)
-        shape = [tf.shape(tf.nest.flatten(x)[0])[1], self.state_sizes[0]]
-        return x, {**constants, "recurrent_kept": draw_kept(seed(), shape, self.rate)}
+    def noise(self, seed, steps, batch):
+        drawn, constants = self.spec.noise(seed, steps, batch)
+        kept = draw_kept(seed(), [batch, self.state_sizes[0]], self.rate)
+        return drawn, {**constants, "recurrent_kept": kept}
 
     def step(self, weights, product, x, states, constants):
         def dropped(name, h, **options):
@@ -99,14 +99,13 @@ class Zoneout(Regularizer):
     rates: tuple
     training: bool
 
-    def noise(self, seed, x, constants):
-        x, constants = self.spec.noise(seed, x, constants)
+    def noise(self, seed, steps, batch):
+        drawn, constants = self.spec.noise(seed, steps, batch)
         if not self.training:
-            return x, constants
-        steps, batch = tf.unstack(tf.shape(tf.nest.flatten(x)[0])[:2])
+            return drawn, constants
         pairs = zip(self.state_sizes, self.rates, strict=True)
         kept = [draw_kept(seed(), [steps, batch, size], rate) for size, rate in pairs if rate]
-        return (x, tuple(kept)), constants
+        return (*drawn, tuple(kept)), constants
 
     def project(self, weights, x):
         if not self.training:

@@ -27,7 +27,7 @@ class CellSpec(abc.ABC):
 
     A cell is split in parts, so that what does not depend on the state leaves the loop:
 
-        x, constants   = noise(seed, x, {})                   draws of one sequence
+        drawn, constants = noise(seed, steps, batch)          draws of one sequence
         xg             = project(weights, x)                  all steps at once, one product
         prepared       = prepare(weights)                     once a sequence
         output, states = step(prepared, product, xg_t, states, constants)      T times
@@ -61,13 +61,14 @@ class CellSpec(abc.ABC):
         """The weights that `step` uses, as it uses them: `{name: tensor}`."""
         return {"recurrent_kernel": weights["recurrent_kernel"]}
 
-    def noise(self, seed, x, constants):
-        """`(x, constants)` with what `step` needs of random draws for one sequence; here nothing.
+    def noise(self, seed, steps, batch):
+        """`(drawn, constants)`: what `step` needs of random draws for one sequence; here nothing.
 
-        seed: function that gives a new `[2]` seed at each call. What is drawn for each step goes
-        beside `x [T, B, D]`, through which `project` passes it on.
+        seed: function that gives a new `[2]` seed at each call. `drawn` is a tuple of trees of
+        `[T, B, ...]`, drawn for each step: `x` is paired with one after the other, `(x, drawn[0])`
+        and so on, and `project` passes them on to the step. `constants` is a dict.
         """
-        return x, constants
+        return (), {}
 
     @abc.abstractmethod
     def step(self, weights, product, x, states, constants):

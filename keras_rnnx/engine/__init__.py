@@ -1,17 +1,21 @@
 """Engine: how a step is repeated over time, and differentiated."""
 
 from keras_rnnx.engine import cudnn
+from keras_rnnx.engine.backward import Backward
+from keras_rnnx.engine.backward import Checkpointed
+from keras_rnnx.engine.backward import Full
+from keras_rnnx.engine.backward import Truncated
+from keras_rnnx.engine.backward import read as read_backward
 from keras_rnnx.engine.masking import select
 from keras_rnnx.engine.masking import swap_time_and_batch
 from keras_rnnx.engine.masking import zero_padding
 from keras_rnnx.engine.padding import pad_time
-from keras_rnnx.engine.padding import until_last
 from keras_rnnx.engine.parts import in_parts
-from keras_rnnx.engine.plan import BACKWARD
 from keras_rnnx.engine.plan import Plan
 from keras_rnnx.engine.plan import choose
 from keras_rnnx.engine.products import Products
 from keras_rnnx.engine.run import run
+from keras_rnnx.engine.run import run_in_segments
 from keras_rnnx.engine.xla import device_type
 from keras_rnnx.engine.xla import failure
 from keras_rnnx.engine.xla import is_enclosed

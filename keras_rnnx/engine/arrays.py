@@ -60,15 +60,16 @@ class Array:
     What is carried through the loop is `start()`, `write(...)` of it, and so on; `stack` turns the
     last one into a tensor. Elements never written are zero.
 
+    shape: of an element as numbers, where more than the batch is unknown.
     over: a tensor `[steps, ...]` to start from instead of zeros. `read` gives its elements, each of
     them before it is written: in a compiled loop both then live in the same memory.
     """
 
-    def __init__(self, spec, steps, batch, unroll=False, over=None):
+    def __init__(self, spec, steps, batch=None, unroll=False, over=None, shape=None):
         self.dtype = spec.dtype
         self.python = unroll or tf.executing_eagerly()
         self.steps = steps
-        self.shape = element_shape(spec, batch)
+        self.shape = element_shape(spec, batch) if shape is None else shape
         self.over = over
 
     def start(self):

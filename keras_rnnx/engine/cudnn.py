@@ -13,6 +13,8 @@ import functools
 import keras
 import tensorflow as tf
 
+from keras_rnnx.engine.backward import Full
+from keras_rnnx.engine.backward import read
 from keras_rnnx.engine import masking
 from keras_rnnx.engine.masking import select
 from keras_rnnx.engine.masking import swap_time_and_batch
@@ -58,8 +60,10 @@ def obstacle(
         return "cuDNN computes the GRU with reset_after=True only."
     if unroll:
         return "The layer has unroll=True, and cuDNN repeats the step by itself."
-    if backward != "full":
-        return f'The layer has backward="{backward}", and cuDNN gives first derivatives only.'
+    if backward == "autodiff":
+        return 'The layer has backward="autodiff", and cuDNN gives first derivatives only.'
+    if read(backward) != Full():
+        return f"The layer has backward={backward}, and cuDNN goes back over the whole sequence."
     if dtype not in DTYPES:
         return f"cuDNN computes in {', '.join(DTYPES)}, not in {dtype}."
     if portable:

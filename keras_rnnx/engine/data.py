@@ -17,6 +17,8 @@ class Data(NamedTuple):
     weights: tuple
     states: tuple  # [B, ...] each
     constants: tuple
+    previous: tuple | None = None  # [B, ...] each, the outputs before the first step; None: zeros
+    row: Any = None  # from which row on a part of the batch goes, where xs hold the whole batch
 
     @property
     def length(self):

@@ -2,6 +2,10 @@
 
 from typing import NamedTuple
 
+from keras_rnnx.engine.backward import Backward
+from keras_rnnx.engine.backward import Full
+from keras_rnnx.engine.backward import read
+
 
 class Plan(NamedTuple):
     """How a layer runs its loop.
@@ -13,15 +17,14 @@ class Plan(NamedTuple):
         pass, if one comes, runs forward again.
     reasons: sentences, one for each choice that was made.
     parts: into how many parts, side by side, the batch is split (see `engine.parts`).
+    backward: how far the backward pass goes and what it keeps (see `engine.backward`).
     """
 
     backend: str
     saves: bool
     reasons: tuple
     parts: int = 1
-
-
-BACKWARD = ("full", "autodiff")
+    backward: Backward = Full()
 
 
 def choose(
@@ -41,7 +44,7 @@ def choose(
 
     Args:
         jit_compile: the layer's option, "auto", True or False.
-        backward: the layer's option, "full" or "autodiff".
+        backward: the layer's option: "full", "autodiff", or a `Backward`.
         training: whether a backward pass is expected.
         eager: whether the call runs eagerly.
         portable: whether `keras_rnnx.portable()` is on.
@@ -53,18 +56,23 @@ def choose(
         no_cudnn: why cuDNN does not run the layer; None if it does, empty if that is not worth a
             word.
     """
+    way = read(backward)
     if foreign is not None:
-        return Plan(
+        plan = Plan(
             "differentiated",
             False,
             (f"{foreign} is not a keras_rnnx cell: its loop is differentiated by TensorFlow.",),
         )
-    if no_cudnn is None:
-        return Plan("cudnn", bool(training), ("cuDNN computes the whole sequence in one call.",))
-    plan = _choose_loop(
-        jit_compile, backward, training, eager, portable, xla_failure, batch_parts, one_program
-    )
-    return plan._replace(reasons=(no_cudnn, *plan.reasons)) if no_cudnn else plan
+    elif no_cudnn is None:
+        plan = Plan("cudnn", bool(training), ("cuDNN computes the whole sequence in one call.",))
+    else:
+        plan = _choose_loop(
+            jit_compile, backward, training, eager, portable, xla_failure, batch_parts, one_program
+        )
+        if no_cudnn:
+            plan = plan._replace(reasons=(no_cudnn, *plan.reasons))
+    reasons = (*plan.reasons, way.reason) if way.reason else plan.reasons
+    return plan._replace(backward=way, reasons=reasons)
 
 
 def _choose_loop(

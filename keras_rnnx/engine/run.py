@@ -9,6 +9,8 @@ of `xs` and makes the result differentiable. What each plan costs:
     plain           stock ops, the same backward pass; what an exported graph holds
     differentiated  stock ops and TensorFlow's own gradient: any order of derivative, any step,
                     slow in training
+
+`run_in_segments` is the same with checkpoints: little memory, one more forward pass.
 """
 
 from typing import Any
@@ -20,7 +22,13 @@ from keras_rnnx.engine import xla
 from keras_rnnx.engine.data import Data
 from keras_rnnx.engine.data import Structure
 from keras_rnnx.engine.loop import Recurrence
+from keras_rnnx.engine.padding import until_last
+from keras_rnnx.engine.parts import row_limits
+from keras_rnnx.engine.segments import Segments
+from keras_rnnx.engine.segments import by_rows
+from keras_rnnx.engine.segments import in_segments
 from keras_rnnx.engine.trace import refuse_enclosed
+from keras_rnnx.engine.trace import trace
 
 
 def run(
@@ -37,6 +45,8 @@ def run(
     zero_masked=False,
     unroll=False,
     outputs=None,
+    project=None,
+    input_weights=None,
 ):
     """Repeat `step` over time.
 
@@ -57,6 +67,9 @@ def run(
         last_only: return the output of the last step, `[B, ...]`, instead of all, `[T, B, ...]`.
         unroll: repeat in the graph instead of looping (needs a static T, plain plans only).
         outputs: list of `TensorSpec` of the outputs, for steps that cannot be traced by themselves.
+        project: function `(input_weights, xs) -> xs` of all steps, which gives what the step gets,
+            or None.
+        input_weights: `{name: tensor}`, the weights of `project`.
 
     Returns:
         The outputs and the last states, trees as the step returns and gets them.
@@ -64,8 +77,79 @@ def run(
     Every differentiable input is an argument; a step that uses a tensor from outside is refused,
     since its gradient would be lost.
     """
-    flat = tf.nest.flatten
-    recurrence = Recurrence(
+    if project is not None:
+        now = lambda xs: project(input_weights, xs)
+        xs = now(xs) if mask is None or plan.parts == 1 else until_last(now, xs, mask)
+    recurrence = _recurrence(step, xs, weights, states, constants, plan, last_only, zero_masked, unroll)
+    flat_xs = tuple(tf.nest.flatten(xs))
+    if steps is None:
+        steps = _size(flat_xs[0], 0)
+    data = _data(steps, flat_xs, mask, weights, states, constants)
+    if plan.backend == "differentiated":
+        outs, last = recurrence.infer(data, outputs, differentiable=True)
+    else:
+        refuse_enclosed(step)
+        outs, last = _run_fast(_Call(recurrence, plan), data, plan)
+    return outs, recurrence.states.pack(last)
+
+
+def run_in_segments(
+    step,
+    xs,
+    noise,
+    weights,
+    states,
+    constants,
+    *,
+    plan,
+    project,
+    input_weights,
+    mask=None,
+    last_only=False,
+    zero_masked=False,
+):
+    """Repeat `step` over time, keeping checkpoints (`plan.backward`).
+
+    The arguments are those of `run`, but for the layout, which is the caller's own: inputs and
+    outputs, which are large, are not copied into another.
+
+    Args:
+        xs: tree of inputs, `[B, T, ...]`.
+        noise: tuple of trees of `[T, B, ...]`, drawn for each step; `project` gets `xs` paired
+            with each of them in turn, `((xs, noise[0]), noise[1])`.
+        mask: `[B, T]` bool or None.
+
+    Returns:
+        The outputs, `[B, T, ...]` or `[B, ...]`, and the last states.
+    """
+    inputs = len(tf.nest.flatten(xs))
+    for drawn in noise:
+        xs = (xs, drawn)
+    step_xs = trace(lambda w, xs: (project(w, xs), None), input_weights, xs).specs
+    recurrence = _recurrence(step, step_xs, weights, states, constants, plan, last_only, zero_masked)
+    refuse_enclosed(step)
+    loop = Segments(recurrence, _by_value(project), tuple(input_weights), Structure(xs), inputs)
+
+    flat_xs = tuple(tf.nest.flatten(xs))
+    T = _size(flat_xs[0], 1)
+    all_weights = {**weights, **{("input", name): w for name, w in input_weights.items()}}
+    data = _data(T, flat_xs, mask, all_weights, states, constants)
+    data, padded = in_segments(
+        data, plan.backward.segment(T), inputs, plan.backend == "compiled"
+    )
+    call, B = _Call(loop, plan), flat_xs[0].shape[0]
+    if plan.parts > 1 and B is not None:
+        call = by_rows(call, row_limits(B, plan.parts), last_only, inputs)
+    outs, last = _run_fast(call, data, plan)
+    if padded and not last_only:
+        outs = tf.nest.map_structure(lambda a: a[:, :T], outs)
+    return outs, recurrence.states.pack(last)
+
+
+def _recurrence(
+    step, xs, weights, states, constants, plan, last_only, zero_masked, unroll=False
+):
+    return Recurrence(
         step=_by_value(step),
         names=tuple(weights),
         xs=Structure(xs),
@@ -75,19 +159,18 @@ def run(
         zero_masked=zero_masked,
         unroll=unroll and plan.backend != "compiled",
         plain=plan.backend == "plain" and not xla.is_enclosed(),
+        truncate=plan.backward.truncate,
+        clip_norm=plan.backward.clip_norm,
     )
-    xs = tuple(flat(xs))
-    if steps is None:
-        steps = xs[0].shape[0] if xs[0].shape[0] is not None else tf.shape(xs[0])[0]
-    data = Data(
-        steps, xs, mask, tuple(weights.values()), tuple(flat(states)), tuple(flat(constants))
-    )
-    if plan.backend == "differentiated":
-        outs, last = recurrence.infer(data, outputs, differentiable=True)
-    else:
-        refuse_enclosed(step)
-        outs, last = _run_fast(recurrence, data, plan)
-    return outs, recurrence.states.pack(last)
+
+
+def _data(steps, xs, mask, weights, states, constants):
+    flat = lambda tree: tuple(tf.nest.flatten(tree))
+    return Data(steps, xs, mask, tuple(weights.values()), flat(states), flat(constants))
+
+
+def _size(a, axis):
+    return tf.shape(a)[axis] if a.shape[axis] is None else a.shape[axis]
 
 
 class _Method(NamedTuple):
@@ -105,15 +188,21 @@ def _by_value(step):
     return step if owner is None else _Method(owner, step.__name__)
 
 
-def _run_fast(recurrence, data, plan):
-    """The loop with its hand-written backward pass."""
-    compiled = plan.backend == "compiled"
+class _Call(NamedTuple):
+    """Calls a method of a loop, compiled if the plan says so."""
 
-    def call(method, *arguments):
+    loop: Any
+    plan: Any
+
+    def __call__(self, method, *arguments):
+        compiled = self.plan.backend == "compiled"
         if compiled or tf.executing_eagerly():
-            return xla.function(recurrence, method, compiled)(*arguments)
-        return getattr(recurrence, method)(*arguments)
+            return xla.function(self.loop, method, compiled)(*arguments)
+        return getattr(self.loop, method)(*arguments)
 
+
+def _run_fast(call, data, plan):
+    """The loop with its hand-written backward pass."""
     results = []  # the tree of the results, for packing
 
     @tf.custom_gradient
@@ -123,8 +212,8 @@ def _run_fast(recurrence, data, plan):
             outs, last, saved = call("save", d)
             # TensorFlow may look for gradients of what the backward pass uses, for a second one.
             saved = tf.nest.map_structure(_detached, saved)
-            if not tf.executing_eagerly():
-                d = recurrence.without_unread(d, saved)
+            if not tf.executing_eagerly() and isinstance(call, _Call):
+                d = call.loop.without_unread(d, saved)
         else:
             (outs, last), saved = call("infer", d), None
         results.append((outs, last))

@@ -4,6 +4,8 @@ import numbers
 
 import keras
 
+from keras_rnnx import engine
+
 
 def positive(name, value):
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
@@ -28,6 +30,21 @@ def rate(name, value):
 def one_of(name, value, choices):
     if not any(value is choice or value == choice for choice in choices):
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}.")
+
+
+def backward(value, cell):
+    """The option of this name: what a cell of another kind can do."""
+    from keras_rnnx.layers.cell import Cell
+
+    way = engine.read_backward(value)
+    inside = getattr(cell, "cells", [cell])
+    foreign = next((c for c in inside if not isinstance(c, Cell)), None)
+    if foreign is not None and (way.checkpointed or way.clip_norm is not None):
+        raise ValueError(
+            f"backward is {value}, and {type(foreign).__name__} is not a keras_rnnx cell: "
+            "TensorFlow differentiates its loop, which can neither keep checkpoints nor clip. Use "
+            '"full" or keras_rnnx.Truncated(steps).'
+        )
 
 
 def known_features(layer, shape):

@@ -33,8 +33,10 @@ class RNN(keras.layers.Layer):
         jit_compile: `"auto"` compiles the loop with XLA in training and in eager calls, where the
             caller has not; `True` in graphs traced for inference too (`predict`, `evaluate`),
             which are faster then, but an export of which a stock server refuses; `False` never.
-        backward: `"full"`, the hand-written backward pass in time, for first derivatives, or
-            `"autodiff"`, TensorFlow's, which is slower and can be differentiated again.
+        backward: `"full"`, the hand-written backward pass in time, for first derivatives;
+            `keras_rnnx.Truncated(steps)`, which stops now and then; `keras_rnnx.Checkpointed()`,
+            which is exact in little memory; or `"autodiff"`, TensorFlow's own, which is slower and
+            can be differentiated again.
         batch_parts: into how many parts a batch is split for compiled loops on a CPU, which run
             side by side; a part has at least 8 rows. It changes results by rounding only.
         **kwargs: of `keras.layers.Layer`.
@@ -91,7 +93,7 @@ class RNN(keras.layers.Layer):
                 )
         checks.one_of("stateful", stateful, (False, True, "any_batch"))
         checks.one_of("jit_compile", jit_compile, ("auto", True, False))
-        checks.one_of("backward", backward, engine.BACKWARD)
+        checks.backward(backward, cell)
         checks.positive("batch_parts", batch_parts)
         self.cell = cell
         self.return_sequences = return_sequences
@@ -253,18 +255,22 @@ class RNN(keras.layers.Layer):
             checks.stateful_batch(self, self.kept.batch_size, sequences.shape[0])
         checks.unroll(self, sequences.shape[1])
 
-        x = engine.swap_time_and_batch(sequences)
+        x = sequences
         if mask is not None:
             mask = tf.cast(keras.tree.flatten(mask)[0], tf.bool)
-            mask = tf.transpose(tf.reshape(mask, tf.shape(sequences)[:2]))
+            mask = tf.reshape(mask, tf.shape(sequences)[:2])
         if self.go_backwards:
-            x = tf.reverse(x, [0])
-            mask = tf.reverse(mask, [0]) if mask is not None else None
+            x = tf.reverse(x, [1])
+            mask = tf.reverse(mask, [1]) if mask is not None else None
 
         cells = self.cells
         plans = [self.plan(training, eager=tf.executing_eagerly(), cell=c) for c in cells]
-        compiled = any(plan.backend == "compiled" for plan in plans)
-        x, mask, steps = engine.pad_time(x, mask, compiled)
+        # With checkpoints the engine takes the axes as they come.
+        turn = engine.swap_time_and_batch if not plans[0].backward.checkpointed else lambda a: a
+        x, mask, steps = turn(x), turn(mask) if mask is not None else None, None
+        if not plans[0].backward.checkpointed:
+            compiled = any(plan.backend == "compiled" for plan in plans)
+            x, mask, steps = engine.pad_time(x, mask, compiled)
         stacked = type(self.cell) is keras.layers.StackedRNNCells
         last = []
         for cell, plan, state in zip(cells, plans, states if stacked else [states], strict=True):
@@ -283,7 +289,7 @@ class RNN(keras.layers.Layer):
             self.kept.write(states)
 
         cast = lambda tensor: tf.cast(tensor, self.compute_dtype)
-        output = cast(engine.swap_time_and_batch(x[:steps]) if self.return_sequences else x)
+        output = cast(turn(x if steps is None else x[:steps]) if self.return_sequences else x)
         if self.return_state:
             return output, *keras.tree.map_structure(cast, states)
         return output
@@ -338,16 +344,24 @@ class RNN(keras.layers.Layer):
             **super().get_config(),
             "cell": keras.saving.serialize_keras_object(self.cell),
             **{name: getattr(self, name) for name in OPTIONS},
+            "backward": _serialized(self.backward),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        if isinstance(config.get("cell"), dict):
-            config["cell"] = keras.saving.deserialize_keras_object(
-                config["cell"], custom_objects=custom_objects
-            )
+        for name in ("cell", "backward"):
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(
+                    config[name], custom_objects=custom_objects
+                )
         return cls(**config)
+
+
+def _serialized(backward):
+    if isinstance(backward, str):
+        return backward
+    return keras.saving.serialize_keras_object(backward)
 
 
 OPTIONS = (

@@ -8,7 +8,6 @@ import tensorflow as tf
 from keras_rnnx import engine
 from keras_rnnx.cells import GRUSpec
 from keras_rnnx.cells import LSTMSpec
-from keras_rnnx.engine import until_last
 from keras_rnnx.layers.cell import Cell
 from keras_rnnx.regularization import draw_kept
 from keras_rnnx.regularization import drop
@@ -18,7 +17,10 @@ KINDS = {LSTMSpec: "lstm", GRUSpec: "gru"}  # specs that cuDNN computes, by its 
 
 
 def run_cell(cell, x, states, training, options):
-    """One cell over `x [T, B, D]`: outputs, `[T, B, U]` or the last one, and last states."""
+    """One cell over `x [T, B, D]`: outputs, `[T, B, U]` or the last one, and last states.
+
+    With checkpoints `x`, mask and outputs are `[B, T, ...]`, which spares copies of them.
+    """
     nested = isinstance(states, (list, tuple))
     dtype = getattr(cell, "compute_dtype", x.dtype)
     states = keras.tree.map_structure(
@@ -36,25 +38,34 @@ def run_cell(cell, x, states, training, options):
 def _run_own(cell, x, states, training, options):
     """A cell of this package: noise, projection, engine."""
     spec, weights, seed = cell.regularized(training), cell.tensors(), cell.seed_generator.next
-    if training and 0 < cell.dropout < 1:  # a rate of 1 drops nothing, as in Keras
-        kept = draw_kept(seed(), [tf.shape(x)[1], x.shape[-1]], cell.dropout)
-        x = drop(x, kept, cell.dropout)
-    x, constants = spec.noise(seed, x, {})
     plan, mask = options.pop("plan"), options.pop("mask")
+    time_axis = 1 if plan.backward.checkpointed else 0
+    sizes = tf.shape(x)
+    steps, batch = sizes[time_axis], sizes[1 - time_axis]
+    if training and 0 < cell.dropout < 1:  # a rate of 1 drops nothing, as in Keras
+        kept = draw_kept(seed(), [batch, x.shape[-1]], cell.dropout)
+        x = drop(x, tf.expand_dims(kept, time_axis), cell.dropout)
+    drawn, constants = spec.noise(seed, steps, batch)
     if plan.backend == "cudnn":
         del options["unroll"]
         return engine.cudnn.run_masked(
             KINDS[type(spec)], x, weights, states, training=plan.saves, mask=mask, **options
         )
     prepared = spec.prepare(weights)
+    if plan.backward.checkpointed:
+        del options["unroll"], options["steps"]
+        return engine.run_in_segments(
+            spec.step, x, drawn, prepared, states, constants, plan=plan, mask=mask,
+            project=spec.project, input_weights=weights, **options
+        )
+    for noise in drawn:
+        x = (x, noise)
+
+    options.update(plan=plan, project=spec.project, input_weights=weights)
 
     def run(x, mask, by_sample):
         states, constants = by_sample
-        project = lambda x: spec.project(weights, x)
-        xs = project(x) if mask is None or plan.parts == 1 else until_last(project, x, mask)
-        return engine.run(
-            spec.step, xs, prepared, states, constants, plan=plan, mask=mask, **options
-        )
+        return engine.run(spec.step, x, prepared, states, constants, mask=mask, **options)
 
     return engine.in_parts(run, plan.parts, x, mask, (states, constants), options["last_only"])
 
