@@ -17,9 +17,12 @@ from keras_rnnx.layers import LSTM
 from keras_rnnx.layers import RNN
 from keras_rnnx.layers import Bidirectional
 from keras_rnnx.layers import GRUCell
+from keras_rnnx.layers import InitialState
 from keras_rnnx.layers import LSTMCell
 from keras_rnnx.layers import SimpleRNN
 from keras_rnnx.layers import SimpleRNNCell
+from keras_rnnx.layers import Stack
+from keras_rnnx.streaming import StreamingSession
 from keras_rnnx.version import __version__
 
 __all__ = [
@@ -31,8 +34,11 @@ __all__ = [
     "Bidirectional",
     "Checkpointed",
     "Full",
+    "InitialState",
     "SimpleRNN",
     "SimpleRNNCell",
+    "Stack",
+    "StreamingSession",
     "Truncated",
     "__version__",
     "portable",

@@ -11,7 +11,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_rnnx.cells import CellSpec
+from keras_rnnx.cells import Around
 
 
 def draw_kept(seed, shape, rate):
@@ -37,30 +37,7 @@ def drop(x, kept, rate):
 
 
 @dataclasses.dataclass(frozen=True)
-class Regularizer:
-    """Base: does what the spec inside does."""
-
-    spec: CellSpec
-
-    @property
-    def state_sizes(self):
-        return self.spec.state_sizes
-
-    def project(self, weights, x):
-        return self.spec.project(weights, x)
-
-    def prepare(self, weights):
-        return self.spec.prepare(weights)
-
-    def noise(self, seed, steps, batch):
-        return self.spec.noise(seed, steps, batch)
-
-    def step(self, weights, product, x, states, constants):
-        return self.spec.step(weights, product, x, states, constants)
-
-
-@dataclasses.dataclass(frozen=True)
-class RecurrentDropout(Regularizer):
+class RecurrentDropout(Around):
     """Dropout on what the cell multiplies by its recurrent matrices.
 
     One mask `[B, U]` for all steps and gates. Gal and Ghahramani, "A Theoretically Grounded
@@ -84,7 +61,7 @@ class RecurrentDropout(Regularizer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Zoneout(Regularizer):
+class Zoneout(Around):
     """States that at random keep their old value.
 
         training     s = new where kept, else old      P(old) = rate, drawn for each unit and step

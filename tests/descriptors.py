@@ -7,7 +7,9 @@ import dataclasses
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import oracles
+import tensorflow as tf
 from helpers import B, D, T, U, states_like, weights_like
 
 
@@ -113,6 +115,78 @@ def _stack(namespace, options):
     ]
 
 
+class KerasStack(keras.layers.Layer):
+    """What `Stack` computes, from layers of Keras that return sequences and states."""
+
+    def __init__(self, layers, residual, skip, return_sequences, return_state, dtype):
+        super().__init__(dtype=dtype)
+        self.layers, self.residual, self.skip = layers, residual, skip
+        self.return_sequences, self.return_state = return_sequences, return_state
+        self.supports_masking = True
+
+    def build(self, shape):
+        for k, layer in enumerate(self.layers):
+            layer.build(shape)
+            directions = 2 if isinstance(layer, keras.layers.Bidirectional) else 1
+            shape = (*shape[:2], U * directions + (D if self.skip else 0))
+
+    def call(self, x, mask=None, initial_state=None, training=None):
+        first, outputs, last = x, [], []
+        states = None if initial_state is None else list(initial_state)
+        per_layer = len(states) // len(self.layers) if states else 0
+        for k, layer in enumerate(self.layers):
+            given = states[k * per_layer : (k + 1) * per_layer] if states else None
+            y, *new = layer(x, mask=mask, initial_state=given, training=training)
+            y = y + x if self.residual and k else y
+            outputs.append(y)
+            last.extend(new)
+            x = tf.concat([y, first], -1) if self.skip else y
+        y = tf.concat(outputs, -1) if self.skip else y
+        if not self.return_sequences:
+            y = y[:, -1]
+        return (y, *last) if self.return_state else y
+
+
+def _deep(name, layer, step, state_count, both=False, residual=False, skip=False):
+    """Two layers one above the other, each perhaps in both directions."""
+
+    def oracle(weights, x, mask, states, options):
+        first, outputs, last = np.asarray(x, "float64"), [], []
+        half, per_layer = len(weights) // 2, len(states) // 2
+        for k in range(2):
+            w, s = weights[k * half : (k + 1) * half], states[k * per_layer : (k + 1) * per_layer]
+            if both:
+                y, new = oracles.run_bidirectional(step, w, x, s, mask, "concat", True)
+            else:
+                y, _, new = oracles.run(step, w, x, s, mask)
+            y = y + x if residual and k else y
+            outputs.append(y)
+            last.extend(new)
+            x = np.concatenate([y, first], -1) if skip else y
+        y = np.concatenate(outputs, -1) if skip else y
+        return [y if options.get("return_sequences") else y[:, -1], *last]
+
+    def make(namespace, options):
+        options = {k: v for k, v in options.items() if k not in ("go_backwards", "zero_output_for_mask")}
+        inside = {**options, "return_sequences": True, "return_state": True}
+        around = {k: options.get(k, False) for k in ("return_sequences", "return_state")}
+        dtype = options.get("dtype")
+
+        def one():
+            made = getattr(namespace, layer)(U, **inside)
+            return namespace.Bidirectional(made, dtype=dtype) if both else made
+
+        if namespace is keras.layers:
+            return KerasStack([one(), one()], residual, skip, **around, dtype=dtype)
+        return namespace.Stack(one(), 2, residual=residual, skip=skip, **around, dtype=dtype)
+
+    fixed = {"go_backwards": False, "zero_output_for_mask": False}
+    if both:  # the last output of both directions is at neither end
+        fixed["return_sequences"] = True
+    states = [U] * state_count * 2 * (2 if both else 1)
+    return Descriptor(name, make, oracle, states, causal=not both, fixed=fixed)
+
+
 SIMPLE = (
     _layer("simple", "SimpleRNN", oracles.simple_step(), 1),
     _layer("simple_relu", "SimpleRNN", oracles.simple_step("relu"), 1, activation="relu"),
@@ -162,5 +236,11 @@ BOTH = (
     _bidirectional("both_simple", "SimpleRNN", oracles.simple_step(), 1, "mul"),
     _bidirectional("both_unmerged", "LSTM", oracles.lstm_step(), 2, None),
 )
-ALL = SIMPLE + LSTM + GRU + CELLS + BOTH
+DEEP = (
+    _deep("deep_lstm", "LSTM", oracles.lstm_step(), 2),
+    _deep("deep_gru_residual", "GRU", oracles.gru_step(), 1, residual=True),
+    _deep("deep_simple_skip", "SimpleRNN", oracles.simple_step(), 1, skip=True),
+    _deep("deep_both_lstm", "LSTM", oracles.lstm_step(), 2, both=True),
+)
+ALL = SIMPLE + LSTM + GRU + CELLS + BOTH + DEEP
 BY_NAME = {d.name: d for d in ALL}

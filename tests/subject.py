@@ -11,8 +11,10 @@ import types
 
 import keras
 
-OWN_OPTIONS = ("backward", "jit_compile")
-NAMES = ("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "LSTMCell", "GRUCell", "SimpleRNNCell")
+OWN_OPTIONS = ("backward", "jit_compile", "batch_parts", "return_ragged", "save_states")
+NAMES = (
+    "LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "LSTMCell", "GRUCell", "SimpleRNNCell"
+)
 IS_KERAS = os.environ.get("RNNX_TEST_SUBJECT") == "keras"
 
 

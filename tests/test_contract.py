@@ -21,7 +21,7 @@ OPTIONS = {
     "unroll": [False, True],
     "training": [None, True],
     "jit_compile": ["auto", False],
-    "backward": ["full", "autodiff"],
+    "backward": ["full", "autodiff", "checkpointed"],
 }
 
 

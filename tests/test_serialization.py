@@ -44,7 +44,7 @@ OTHER_VALUES = {
     "return_sequences": True,
     "return_state": True,
     "go_backwards": True,
-    "stateful": "any_batch",
+    "stateful": True,
     "unroll": True,
     "use_cudnn": False,
     "reset_after": False,
@@ -52,6 +52,8 @@ OTHER_VALUES = {
     "jit_compile": False,
     "backward": "autodiff",
     "batch_parts": 3,
+    "return_ragged": True,
+    "save_states": True,
     "merge_mode": "sum",
 }
 

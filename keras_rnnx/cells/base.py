@@ -39,6 +39,8 @@ class CellSpec(abc.ABC):
 
     units: int
 
+    constant_names = ()  # what `step` looks up in `constants` beside draws, `[B, ...]` each
+
     @property
     @abc.abstractmethod
     def state_sizes(self):
@@ -73,6 +75,37 @@ class CellSpec(abc.ABC):
     @abc.abstractmethod
     def step(self, weights, product, x, states, constants):
         """One step: `(output, new states)` from the projected input and the states."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Around:
+    """Base of specs around a spec: does what the one inside does."""
+
+    spec: CellSpec
+
+    @property
+    def units(self):
+        return self.spec.units
+
+    @property
+    def state_sizes(self):
+        return self.spec.state_sizes
+
+    @property
+    def constant_names(self):
+        return self.spec.constant_names
+
+    def project(self, weights, x):
+        return self.spec.project(weights, x)
+
+    def prepare(self, weights):
+        return self.spec.prepare(weights)
+
+    def noise(self, seed, steps, batch):
+        return self.spec.noise(seed, steps, batch)
+
+    def step(self, weights, product, x, states, constants):
+        return self.spec.step(weights, product, x, states, constants)
 
 
 HALF = (tf.float16, tf.bfloat16)

@@ -6,6 +6,8 @@ from keras_rnnx.engine.backward import Checkpointed
 from keras_rnnx.engine.backward import Full
 from keras_rnnx.engine.backward import Truncated
 from keras_rnnx.engine.backward import read as read_backward
+from keras_rnnx.engine.masking import last_real
+from keras_rnnx.engine.masking import resets_of_real_steps
 from keras_rnnx.engine.masking import select
 from keras_rnnx.engine.masking import swap_time_and_batch
 from keras_rnnx.engine.masking import zero_padding

@@ -93,7 +93,7 @@ class Truncated(Backward):
 
     def __post_init__(self):
         super().__post_init__()
-        if isinstance(self.steps, bool) or not isinstance(self.steps, numbers.Integral) or self.steps < 1:
+        if not _positive(self.steps):
             raise ValueError(f"Truncated got steps={self.steps!r}, expected a positive integer.")
 
     @property
@@ -135,8 +135,7 @@ class Checkpointed(Backward):
 
     def __post_init__(self):
         super().__post_init__()
-        number = isinstance(self.every, numbers.Integral) and not isinstance(self.every, bool)
-        if self.every != "sqrt" and not (number and self.every > 0):
+        if self.every != "sqrt" and not _positive(self.every):
             raise ValueError(
                 f'Checkpointed got every={self.every!r}, expected a positive integer or "sqrt".'
             )
@@ -157,6 +156,11 @@ class Checkpointed(Backward):
             return next((n for n in near if steps % n == 0), root)
         powers = tf.constant([4**k for k in range(1, 16)])
         return tf.bitwise.left_shift(1, tf.reduce_sum(tf.cast(steps > powers, tf.int32)))
+
+
+def _positive(number):
+    integer = isinstance(number, numbers.Integral) and not isinstance(number, bool)
+    return integer and number > 0
 
 
 def read(backward):

@@ -66,9 +66,8 @@ def back(recurrence, data, saved, d_outs, d_states, d_last=()):
             if not recurrence.zero_masked:
                 d_back = [masking.select(mask, tf.zeros_like(d), d) for d in d_output]
             d_held = [masking.select(mask, tf.zeros_like(d), d) for d in d_states]
-            d_output, d_new = (
-                [masking.select(mask, d, tf.zeros_like(d)) for d in ds] for ds in (d_output, d_states)
-            )
+            real = lambda ds, mask=mask: [masking.select(mask, d, tf.zeros_like(d)) for d in ds]
+            d_output, d_new = real(d_output), real(d_states)
         d, _ = recurrence.replay(
             x, before, recorded, weights, data.constants, d_output, d_new, turned
         )

@@ -41,10 +41,33 @@ def back_to_places(outputs, mask, zero_masked):
     return select(mask if zero_masked else place >= 0, outputs, tf.zeros_like(outputs))
 
 
+def resets_of_real_steps(reset, mask):
+    """`(reset [T, B], after [B])`: a reset where no step is real counts for the next real one;
+    `after` says which rows have one after their last real step."""
+    count = tf.cumsum(tf.cast(reset, tf.int32), axis=0)
+    at_real, real = real_steps_first(count, mask)
+    known = tf.concat(
+        [tf.zeros_like(count[:1]), at_real], axis=0
+    )  # at the j-th real step, j from 1
+    before = tf.cumsum(tf.cast(mask, tf.int32), axis=0, exclusive=True)
+    at_last = _by_row(known, real[None])[0]
+    return count > _by_row(known, before), count[-1] > at_last
+
+
 def _by_row(a, steps):
     """`a[steps[t, b], b]` for every t and b."""
     rows = tf.broadcast_to(tf.range(tf.shape(a)[1]), tf.shape(steps))
-    return tf.ensure_shape(tf.gather_nd(a, tf.stack([steps, rows], axis=-1)), a.shape)
+    gathered = tf.gather_nd(a, tf.stack([steps, rows], axis=-1))
+    return tf.ensure_shape(gathered, [steps.shape[0], *a.shape[1:]])
+
+
+def last_real(outputs, mask):
+    """`outputs [B, T, ...]` of the last real step of each row, zeros where there is none."""
+    if mask is None:
+        return outputs[:, -1]
+    _, last = extent(tf.transpose(mask))
+    output = tf.gather(outputs, tf.maximum(last - 1, 0), axis=1, batch_dims=1)
+    return select(tf.reduce_any(mask, axis=1), output, tf.zeros_like(output))
 
 
 def select(keep, new, old):

@@ -6,22 +6,23 @@ from keras_rnnx.engine.masking import extent
 
 
 def pad_time(x, mask, compiled):
-    """`(x, mask, steps)` with `x [T, B, ...]` and `mask [T, B]` padded if they have to be.
+    """`(x, mask, steps)` with `x`, a tree of `[T, B, ...]`, and `mask [T, B]` padded if need be.
 
     A known T stays as it is. An unknown one is padded to a bucket if the loop is `compiled`, for
     which each length is another shape; the loop still stops at the real number of steps. At least
     one step is left: XLA compiles no slice of nothing, although the loop would never take it.
     """
-    known = x.shape[0]
+    first = tf.nest.flatten(x)[0]
+    known = first.shape[0]
     if known:
         return x, mask, known
-    steps = tf.shape(x)[0] if known is None else known
+    steps = tf.shape(first)[0] if known is None else known
     extra = (bucket(steps) if compiled else tf.maximum(steps, 1)) - steps
 
     def pad(a):
         return tf.pad(a, [[0, extra]] + [[0, 0]] * (a.shape.rank - 1))
 
-    return pad(x), None if mask is None else pad(mask), steps
+    return tf.nest.map_structure(pad, x), None if mask is None else pad(mask), steps
 
 
 def until_last(function, x, mask):

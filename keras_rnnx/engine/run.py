@@ -80,7 +80,9 @@ def run(
     if project is not None:
         now = lambda xs: project(input_weights, xs)
         xs = now(xs) if mask is None or plan.parts == 1 else until_last(now, xs, mask)
-    recurrence = _recurrence(step, xs, weights, states, constants, plan, last_only, zero_masked, unroll)
+    recurrence = _recurrence(
+        step, xs, weights, states, constants, plan, last_only, zero_masked, unroll
+    )
     flat_xs = tuple(tf.nest.flatten(xs))
     if steps is None:
         steps = _size(flat_xs[0], 0)
@@ -126,7 +128,9 @@ def run_in_segments(
     for drawn in noise:
         xs = (xs, drawn)
     step_xs = trace(lambda w, xs: (project(w, xs), None), input_weights, xs).specs
-    recurrence = _recurrence(step, step_xs, weights, states, constants, plan, last_only, zero_masked)
+    recurrence = _recurrence(
+        step, step_xs, weights, states, constants, plan, last_only, zero_masked
+    )
     refuse_enclosed(step)
     loop = Segments(recurrence, _by_value(project), tuple(input_weights), Structure(xs), inputs)
 
@@ -134,9 +138,7 @@ def run_in_segments(
     T = _size(flat_xs[0], 1)
     all_weights = {**weights, **{("input", name): w for name, w in input_weights.items()}}
     data = _data(T, flat_xs, mask, all_weights, states, constants)
-    data, padded = in_segments(
-        data, plan.backward.segment(T), inputs, plan.backend == "compiled"
-    )
+    data, padded = in_segments(data, plan.backward.segment(T), inputs, plan.backend == "compiled")
     call, B = _Call(loop, plan), flat_xs[0].shape[0]
     if plan.parts > 1 and B is not None:
         call = by_rows(call, row_limits(B, plan.parts), last_only, inputs)
@@ -146,9 +148,7 @@ def run_in_segments(
     return outs, recurrence.states.pack(last)
 
 
-def _recurrence(
-    step, xs, weights, states, constants, plan, last_only, zero_masked, unroll=False
-):
+def _recurrence(step, xs, weights, states, constants, plan, last_only, zero_masked, unroll=False):
     return Recurrence(
         step=_by_value(step),
         names=tuple(weights),

@@ -85,9 +85,7 @@ class Segments:
         inner = self.inner
         S, n, b = self._sizes(data)
         previous = self._zeros(data, known.outputs) if inner.repeats(data) else ()
-        sheets = [] if inner.last_only else [
-            Sheet(s, S, n, b, inner.plain) for s in known.outputs
-        ]
+        sheets = [] if inner.last_only else [Sheet(s, S, n, b, inner.plain) for s in known.outputs]
         starts = [Array(tf.TensorSpec(s.shape, s.dtype), S, b) for s in (*data.states, *previous)]
         starts = starts if keep else []
 
@@ -112,9 +110,7 @@ class Segments:
         inner, known = self.inner, self._trace(data)
         S, n, b = self._sizes(data)
         floats = [i for i, x in enumerate(data.xs) if x.dtype.is_floating]
-        sheets = [
-            Sheet(self._spec(data, i), S, n, b, inner.plain, i < self.inputs) for i in floats
-        ]
+        sheets = [Sheet(self._spec(data, i), S, n, b, inner.plain, i < self.inputs) for i in floats]
         sums = [tf.zeros(tf.shape(w), wide(w.dtype)) for w in (*data.weights, *data.constants)]
         if inner.last_only:
             d_previous, d_outs = tuple(d_outs), ()
@@ -140,12 +136,11 @@ class Segments:
                 inner, segment, done.saved, d_now, d_states, d_later
             )
             pairs = [(x, d) for x, d in zip(xs, dxs, strict=True) if d is not None]
-            dx, d_raw = tape.gradient(
-                [x for x, _ in pairs], [wanted, raw], [d for _, d in pairs]
-            )
+            dx, d_raw = tape.gradient([x for x, _ in pairs], [wanted, raw], [d for _, d in pairs])
             found = (*d_weights, *d_raw, *d_constants)
             sums = tuple(
-                a if d is None else a + tf.cast(d, a.dtype) for a, d in zip(sums, found, strict=True)
+                a if d is None else a + tf.cast(d, a.dtype)
+                for a, d in zip(sums, found, strict=True)
             )
             dx = [tf.zeros_like(w) if d is None else d for w, d in zip(wanted, dx, strict=True)]
             pages = tuple(s.write(p, j, d) for s, p, d in zip(sheets, pages, dx, strict=True))
@@ -156,9 +151,7 @@ class Segments:
         d_states, _, sums, pages = repeat(S, lambda k, carry: (), body, carry)
         dx = dict(zip(floats, (s.tensor(p) for s, p in zip(sheets, pages)), strict=True))
         tensors = (*data.weights, *data.constants)
-        sums = [
-            tf.cast(a, t.dtype) if t.dtype.is_floating else None for a, t in zip(sums, tensors)
-        ]
+        sums = [tf.cast(a, t.dtype) if t.dtype.is_floating else None for a, t in zip(sums, tensors)]
         d_weights, d_constants = cut(sums, len(data.weights))
         return tuple(dx.get(i) for i in range(len(data.xs))), d_weights, d_states, d_constants
 
@@ -221,9 +214,7 @@ class Segments:
     def _sizes(self, data):
         """S, n and b, numbers where they are known."""
         unknown = tf.shape(data.xs[0])
-        S, n = (
-            unknown[i] if data.xs[0].shape[i] is None else data.xs[0].shape[i] for i in (1, 2)
-        )
+        S, n = (unknown[i] if data.xs[0].shape[i] is None else data.xs[0].shape[i] for i in (1, 2))
         b = data.states[0].shape[0]
         return S, n, tf.shape(data.states[0])[0] if b is None else b
 
@@ -343,7 +334,8 @@ def by_rows(call, limits, last_only, inputs):
             for i, pieces in enumerate(zip(*dx, strict=True))
         ]
         d_weights = [
-            None if pieces[0] is None else tf.add_n(pieces) for pieces in zip(*d_weights, strict=True)
+            None if pieces[0] is None else tf.add_n(pieces)
+            for pieces in zip(*d_weights, strict=True)
         ]
         return tuple(dx), tuple(d_weights), _joined(d_states), _joined(d_constants)
 

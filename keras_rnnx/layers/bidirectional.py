@@ -1,8 +1,11 @@
 """Bidirectional: one layer forward in time and one backward."""
 
 import keras
+import tensorflow as tf
 
 from keras_rnnx.layers import checks
+from keras_rnnx.layers import lengths
+from keras_rnnx.layers.streams import stream
 
 MERGE_MODES = ("sum", "mul", "concat", "ave", None)
 
@@ -28,6 +31,8 @@ class Bidirectional(keras.layers.Layer):
         initial_state: list of the states of the forward layer, then of the backward one.
         mask: `[B, T]` booleans, in any pattern; both directions honour it.
         training: whether dropout acts.
+        sequence_length, reset_mask: see `keras_rnnx.RNN`. Steps before which documents begin
+            (`reset_mask [B, T]`) part them in both directions.
 
     Returns:
         The merged output, `[B, T, 2U]` with "concat" and `return_sequences`; with `return_state` a
@@ -36,8 +41,10 @@ class Bidirectional(keras.layers.Layer):
     Masks: as in `keras_rnnx.RNN`, except that with `return_sequences` the outputs of masked steps
     are zeros, as in Keras: a repeated output would come from the other side in each direction.
 
+    A stream has no end to begin the other direction from: `step` is refused.
+
     Raises:
-        ValueError: for layers that do not go together.
+        ValueError: for layers that do not go together, and for steps of a stream.
 
     Example:
 
@@ -57,6 +64,7 @@ class Bidirectional(keras.layers.Layer):
                 )
         checks.one_of("merge_mode", merge_mode, MERGE_MODES)
         super().__init__(**kwargs)
+        self.return_ragged = False
         self.forward_layer = _copy(layer, "forward_")
         if backward_layer is None:
             self.backward_layer = _copy(
@@ -68,6 +76,8 @@ class Bidirectional(keras.layers.Layer):
         for one in (self.forward_layer, self.backward_layer):
             if one.return_sequences:
                 one.zero_output_for_mask = True
+            if getattr(one, "return_ragged", False):
+                self.return_ragged, one.return_ragged = True, False  # merged before that
         self.merge_mode = merge_mode
         self.weights_to_set = weights
         self.return_sequences = layer.return_sequences
@@ -127,22 +137,51 @@ class Bidirectional(keras.layers.Layer):
 
     # -- call ------------------------------------------------------------------------------
 
-    def __call__(self, sequences=None, initial_state=None, mask=None, training=None, inputs=None):
+    def __call__(
+        self,
+        sequences=None,
+        initial_state=None,
+        mask=None,
+        training=None,
+        sequence_length=None,
+        reset_mask=None,
+        inputs=None,
+    ):
         sequences = inputs if sequences is None else sequences
         if sequences is None:
             raise TypeError(f"{self.name} was called without an input: pass `sequences`.")
+        given = dict(sequence_length=sequence_length, reset_mask=reset_mask)
         return super().__call__(
-            sequences, initial_state=initial_state, mask=mask, training=training
+            sequences,
+            initial_state=initial_state,
+            mask=mask,
+            training=training,
+            **{name: value for name, value in given.items() if value is not None},
         )
 
-    def call(self, sequences, initial_state=None, mask=None, training=None):
+    def call(
+        self,
+        sequences,
+        initial_state=None,
+        mask=None,
+        training=None,
+        sequence_length=None,
+        reset_mask=None,
+    ):
+        if stream(self) is not None:
+            self.step()
+        lengths_given = sequence_length is not None or lengths.is_ragged(sequences)
+        sequences, mask = lengths.with_mask(self, sequences, mask, sequence_length)
         forward_state = backward_state = None
         if initial_state is not None:
             half = self._half(initial_state)
             forward_state, backward_state = initial_state[:half], initial_state[half:]
-        run = lambda layer, state: layer(
-            sequences, initial_state=state, mask=mask, training=training
-        )
+        resets = self._resets(reset_mask)
+
+        def run(layer, state):
+            more = resets[layer.go_backwards]
+            return layer(sequences, initial_state=state, mask=mask, training=training, **more)
+
         y, y_back = run(self.forward_layer, forward_state), run(self.backward_layer, backward_state)
         states = ()
         if self.return_state:
@@ -157,9 +196,34 @@ class Bidirectional(keras.layers.Layer):
             if self.backward_layer.go_backwards:
                 y_back = keras.ops.flip(y_back, axis=1)
         output = self._merge(y, y_back)
+        if self.return_sequences and self.return_ragged:
+            output = keras.tree.map_structure(lambda a: lengths.ragged(a, mask), output)
+        elif self.return_sequences and lengths_given:
+            lengths.attach(mask, output)
         if self.return_state:
             return (*output, *states) if self.merge_mode is None else (output, *states)
         return output
+
+    def _resets(self, reset_mask):
+        """The argument for a layer that goes forward and for one that goes backwards."""
+        if reset_mask is None:
+            return {}, {}
+        reset = tf.cast(tf.convert_to_tensor(reset_mask), tf.bool)
+        if reset.shape.rank != 2:
+            return {"reset_mask": reset}, {"reset_mask": reset}
+        # Going backwards a document begins with its last step, the one before the next one's first.
+        ends = tf.concat([reset[:, 1:], tf.zeros_like(reset[:, :1])], axis=1)
+        return {"reset_mask": reset}, {"reset_mask": ends}
+
+    def step(self, *arguments, **options):
+        """Refused: the backward layer begins with the last step, which a stream does not have."""
+        raise ValueError(
+            f"{self.name} goes through its sequence from both ends, and a stream has only one: the "
+            "backward layer would begin with a step that has not come yet. Call it with whole "
+            "sequences or chunks, or use a layer that goes forward."
+        )
+
+    initial_states = step
 
     def _half(self, initial_state):
         """Where the states of the backward layer begin."""

@@ -1,8 +1,10 @@
 """What may enter a layer: each check says what came, what was expected and what to do."""
 
+import inspect
 import numbers
 
 import keras
+import tensorflow as tf
 
 from keras_rnnx import engine
 
@@ -125,4 +127,56 @@ def stateful_batch(layer, expected, batch):
             f"one of {batch}. If an RNN is stateful, the batch size of the input sequences must be "
             "the same as the batch size of the initial state: pass such batches, or make the layer "
             'with stateful="any_batch".'
+        )
+
+
+def goes_with(name, value, other, other_value, needed):
+    if value and other_value is not needed:
+        raise ValueError(
+            f"{name} is {value!r} and {other} is {other_value!r}. {name}=True needs "
+            f"{other}={needed!r}: set it, or leave {name} out."
+        )
+
+
+def reset_mask(layer, reset, shape):
+    """Booleans of the rows or of the steps of an input of this shape."""
+    reset = tf.convert_to_tensor(reset)
+    rank = reset.shape.rank
+    if rank not in (1, 2) or not reset.shape.is_compatible_with(shape[:rank]):
+        raise ValueError(
+            f"{layer.name} got a reset_mask of shape {tuple(reset.shape)} with an input of shape "
+            f"{tuple(shape)}, expected (batch,), rows that begin anew, or (batch, time), steps "
+            "before which they do."
+        )
+    return tf.cast(reset, tf.bool)
+
+
+def constants(layer, cells, given):
+    """What the cells take beside inputs and states, as a dict."""
+    from keras_rnnx.layers.cell import Cell
+
+    names = sorted({n for c in cells if isinstance(c, Cell) for n in c.spec.constant_names})
+    foreign = [c for c in cells if not isinstance(c, Cell)]
+    if foreign and given is not None:
+        takes = any("constants" in inspect.signature(c.call).parameters for c in foreign)
+        if not takes:
+            raise ValueError(
+                f"{layer.name} got constants, and {type(foreign[0]).__name__}.call takes none. "
+                "Add an argument `constants` to it, or leave them out."
+            )
+        return given
+    found = sorted(given) if isinstance(given, dict) else ([] if given is None else ["?"])
+    if found != names:
+        raise ValueError(
+            f"{layer.name} got constants {given if not isinstance(given, dict) else found}, "
+            f"expected a dict with {names or 'nothing in it'}: what the steps of its cells look up."
+        )
+    return given or {}
+
+
+def causal(layer):
+    if getattr(layer, "go_backwards", False):
+        raise ValueError(
+            f"{layer.name} has go_backwards=True, and its first step is the last of the sequence, "
+            "which a stream has not seen yet. Use a layer that goes forward."
         )

@@ -122,7 +122,8 @@ class GRU(NamedRNN):
             `True` in graphs traced for inference too, whose export then needs a GPU, and is
             refused where cuDNN cannot run the layer; `False` never.
         return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
-        jit_compile, backward, batch_parts, **kwargs: see `keras_rnnx.RNN`.
+        jit_compile, backward, batch_parts, return_ragged, save_states, **kwargs: see
+            `keras_rnnx.RNN`.
 
     Call arguments, returns, masks and errors: see `keras_rnnx.RNN`.
 
@@ -172,6 +173,8 @@ class GRU(NamedRNN):
         jit_compile="auto",
         backward="full",
         batch_parts=2,
+        return_ragged=False,
+        save_states=False,
         **kwargs,
     ):
         super().__init__(arguments(locals()), **kwargs)

@@ -12,12 +12,14 @@ class KeptStates(tf.Module):
 
     With `any_batch` a batch reads and writes the first rows, as many as it has; the others stay.
     Rows that no batch has had so far are zeros.
+
+    weigh: function that makes a weight of the layer from zeros, which Keras then counts and saves.
     """
 
-    def __init__(self, zeros, any_batch):
+    def __init__(self, zeros, any_batch, weigh=None):
         super().__init__()
         self.any_batch = any_batch
-        self.variables_tree = keras.tree.map_structure(self._make, zeros)
+        self.variables_tree = keras.tree.map_structure(weigh or self._make, zeros)
 
     def _make(self, zeros):
         value = zeros[:0] if self.any_batch else zeros
@@ -33,7 +35,7 @@ class KeptStates(tf.Module):
         return keras.tree.map_structure(lambda v: self._rows(v, batch), self.variables_tree)
 
     def _rows(self, variable, batch):
-        value = variable.read_value()
+        value = tf.convert_to_tensor(variable)
         if not self.any_batch:
             return value
         missing = tf.maximum(batch - tf.shape(value)[0], 0)
@@ -45,7 +47,7 @@ class KeptStates(tf.Module):
         ):
             new = tf.cast(new, variable.dtype)
             if self.any_batch:
-                new = tf.concat([new, variable.read_value()[tf.shape(new)[0] :]], axis=0)
+                new = tf.concat([new, tf.convert_to_tensor(variable)[tf.shape(new)[0] :]], axis=0)
             variable.assign(new)
 
     def reset(self, states=None):
@@ -54,5 +56,5 @@ class KeptStates(tf.Module):
             self.write(keras.tree.map_structure(tf.convert_to_tensor, states))
             return
         for variable in keras.tree.flatten(self.variables_tree):
-            value = variable.read_value()
+            value = tf.convert_to_tensor(variable)
             variable.assign(value[:0] if self.any_batch else tf.zeros_like(value))

@@ -129,7 +129,8 @@ class LSTM(NamedRNN):
             `True` in graphs traced for inference too, whose export then needs a GPU, and is
             refused where cuDNN cannot run the layer; `False` never.
         return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
-        jit_compile, backward, batch_parts, **kwargs: see `keras_rnnx.RNN`.
+        jit_compile, backward, batch_parts, return_ragged, save_states, **kwargs: see
+            `keras_rnnx.RNN`.
 
     Call arguments, returns, masks and errors: see `keras_rnnx.RNN`.
 
@@ -179,6 +180,8 @@ class LSTM(NamedRNN):
         jit_compile="auto",
         backward="full",
         batch_parts=2,
+        return_ragged=False,
+        save_states=False,
         **kwargs,
     ):
         super().__init__(arguments(locals()), **kwargs)

@@ -38,7 +38,7 @@ class NamedRNN(RNN):
             checks.one_of("use_cudnn", self.use_cudnn, ("auto", True, False))
             self.settle_jit()
 
-    def call(self, sequences, initial_state=None, mask=None, training=None):
+    def _run(self, x, states, mask, training, *rest, **options):
         if getattr(self, "use_cudnn", "auto") is True and not engine.is_portable():
             reason = self._no_cudnn(self.cell, training)
             if reason is not None:
@@ -46,7 +46,7 @@ class NamedRNN(RNN):
                     f"{self.name} has use_cudnn=True, but cuDNN cannot run it. {reason} "
                     'Use use_cudnn="auto" or False.'
                 )
-        return super().call(sequences, initial_state, mask, training)
+        return super()._run(x, states, mask, training, *rest, **options)
 
     def get_config(self):
         config = super().get_config()

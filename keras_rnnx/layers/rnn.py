@@ -5,15 +5,18 @@ import tensorflow as tf
 
 from keras_rnnx import engine
 from keras_rnnx.layers import checks
+from keras_rnnx.layers import lengths
 from keras_rnnx.layers.cell import Cell
-from keras_rnnx.layers.kept import KeptStates
+from keras_rnnx.layers.recurrent import Recurrent
 from keras_rnnx.layers.sequence import no_cudnn
-from keras_rnnx.layers.sequence import output_size
-from keras_rnnx.layers.sequence import run_cell
+from keras_rnnx.layers.sequence import run_cells
+from keras_rnnx.layers.shapes import map_shapes
+from keras_rnnx.layers.shapes import shapes_of
+from keras_rnnx.layers.streams import stream
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
-class RNN(keras.layers.Layer):
+class RNN(Recurrent):
     """Runs a cell, or a list of cells one above the other, over the steps of a sequence.
 
     Drop-in for `keras.layers.RNN`. The cells of this package run on its engine; other Keras cells
@@ -39,13 +42,25 @@ class RNN(keras.layers.Layer):
             can be differentiated again.
         batch_parts: into how many parts a batch is split for compiled loops on a CPU, which run
             side by side; a part has at least 8 rows. It changes results by rounding only.
+        return_ragged: return the sequence of outputs as a `tf.RaggedTensor` of the real steps of
+            each row. Needs `return_sequences`; not under `jit_compile=True`.
+        save_states: with `stateful=True`, save the kept states with the model, as weights that are
+            not trained.
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
-        sequences: `[B, T, D]` (also named `inputs`).
+        sequences: `[B, T, D]` (also named `inputs`), or a `tf.RaggedTensor`, ragged in time. For
+            a Keras cell of your own also a tree of `[B, T, ...]`.
         initial_state: list of the states before the first step, `[B, U]` each; zeros if None.
         mask: `[B, T]` booleans, True where a step is real, in any pattern.
         training: whether dropout acts. None means that Keras decides.
+        sequence_length: `[B]` integers: the steps of a row before its length are real. Together
+            with a mask both hold. The outputs carry it on as their mask.
+        reset_mask: booleans, `[B]`: rows whose states are zeros before the first step, whatever was
+            kept or given; or `[B, T]`: before those steps, for documents laid end to end. (Steps
+            count in the order in which they run. At a masked step a reset waits for the next.)
+        constants: dict of `[B, ...]`, by the names in the cell's `spec.constant_names`, that every
+            step gets; for a Keras cell that takes `constants`, any.
 
     Returns:
         `[B, T, U]` if `return_sequences`, else `[B, U]`; with `return_state` a tuple of that and
@@ -55,8 +70,11 @@ class RNN(keras.layers.Layer):
     before the first real step, and in rows without one). What the padding holds, NaN included,
     changes neither outputs nor gradients. The mask goes on to the next layer.
 
+    One step at a time: `output, states = layer.step(x_t, states)`, from
+    `layer.initial_states(batch)`; see also `keras_rnnx.StreamingSession`.
+
     Raises:
-        ValueError: for input, mask or states of another shape than expected.
+        ValueError: for input, mask, lengths, constants or states of another shape than expected.
 
     Example:
 
@@ -79,6 +97,8 @@ class RNN(keras.layers.Layer):
         jit_compile="auto",
         backward="full",
         batch_parts=2,
+        return_ragged=False,
+        save_states=False,
         **kwargs,
     ):
         keras2_batch = _accept_keras2(kwargs)
@@ -95,6 +115,8 @@ class RNN(keras.layers.Layer):
         checks.one_of("jit_compile", jit_compile, ("auto", True, False))
         checks.backward(backward, cell)
         checks.positive("batch_parts", batch_parts)
+        checks.goes_with("return_ragged", return_ragged, "return_sequences", return_sequences, True)
+        checks.goes_with("save_states", save_states, "stateful", stateful, True)
         self.cell = cell
         self.return_sequences = return_sequences
         self.return_state = return_state
@@ -105,6 +127,8 @@ class RNN(keras.layers.Layer):
         self.jit_compile = jit_compile
         self.backward = backward
         self.batch_parts = batch_parts
+        self.return_ragged = return_ragged
+        self.save_states = save_states
         self.supports_masking = True
         self.settle_jit()
         self.kept = None
@@ -116,115 +140,30 @@ class RNN(keras.layers.Layer):
         may_use_cudnn = any(self._no_cudnn(c, t) is None for c in self.cells for t in (True, False))
         self.supports_jit = self.stateful != "any_batch" and not may_use_cudnn
 
-    # -- shapes ----------------------------------------------------------------------------
-
-    @property
-    def cells(self):
-        """The cells from bottom to top; one for most layers."""
-        stacked = type(self.cell) is keras.layers.StackedRNNCells
-        return list(self.cell.cells) if stacked else [self.cell]
-
-    @property
-    def state_size(self):
-        """Sizes of the states: a list, of lists for a list of cells."""
-        size = self.cell.state_size
-        return list(size) if isinstance(size, (list, tuple)) else [size]
-
-    @property
-    def input_dim(self):
-        """Number of features the layer was built for, None before."""
-        return getattr(self.cells[0], "input_dim", None)
-
-    @property
-    def output_size(self):
-        return output_size(self.cell)
-
-    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
-        batch, steps = sequences_shape[:2]
-        size = self.output_size
-        size = (size,) if isinstance(size, int) else tuple(size)
-        output = (batch, steps, *size) if self.return_sequences else (batch, *size)
-        if not self.return_state:
-            return output
-
-        def shape(size):
-            if isinstance(size, (list, tuple)):
-                return [shape(s) for s in size]
-            return (batch, size)
-
-        return output, *(shape(size) for size in self.state_size)
-
-    def compute_mask(self, sequences, mask=None):
-        """The mask goes with the sequence of outputs; last outputs and states have none."""
-        mask = keras.tree.flatten(mask)[0] if mask is not None else None
-        output = mask if self.return_sequences else None
-        if not self.return_state:
-            return output
-        return [output, *(None for _ in keras.tree.flatten(self.state_size))]
-
-    def build(self, sequences_shape, initial_state_shape=None):
-        self._check_sequences(sequences_shape)
-        step_shape = (sequences_shape[0], *sequences_shape[2:])
-        if isinstance(self.cell, keras.layers.Layer) and not self.cell.built:
-            self.cell.build(step_shape)
-            self.cell.built = True
-        if self.stateful:
-            self._keep_states(sequences_shape[0] or self._keras2_batch)
-        self.built = True
-
-    def _check_sequences(self, shape):
-        checks.sequences(self, shape, least=3 if isinstance(self.cells[0], Cell) else 2)
-
-    # -- states ----------------------------------------------------------------------------
-
-    def get_initial_state(self, batch_size):
-        """Zeros, or what the cell's own `get_initial_state` says: a list of the states."""
-        make = getattr(self.cell, "get_initial_state", None)
-        if make is None:
-            dtype = getattr(self.cell, "compute_dtype", self.compute_dtype)
-            return [keras.ops.zeros((batch_size, size), dtype=dtype) for size in self.state_size]
-        states = make(batch_size=batch_size)
-        return list(states) if isinstance(states, (list, tuple)) else [states]
-
-    @property
-    def states(self):
-        """The variables of a stateful layer, as a list of states; None before it is built."""
-        return self.kept.variables_tree if self.kept is not None else None
-
-    def _keep_states(self, batch):
-        if self.kept is not None:
-            self.kept.reset()
-            return
-        any_batch = self.stateful == "any_batch"
-        if batch is None and not any_batch:
-            raise ValueError(
-                f"{self.name} has stateful=True and got an unknown batch size. When using "
-                "`stateful=True` in a RNN, the batch size must be static: give it, for example "
-                'keras.Input(batch_shape=(32, None, 16)), or use stateful="any_batch".'
-            )
-        with tf.init_scope():
-            zeros = self.get_initial_state(1 if any_batch else batch)
-            zeros = keras.tree.map_structure(lambda z: tf.cast(z, self.compute_dtype), zeros)
-            self.kept = KeptStates(zeros, any_batch)
-
-    def reset_state(self, states=None):
-        """Set the kept states of a stateful layer to zeros, or to `states`."""
-        if self.kept is not None:
-            self.kept.reset(states)
-
-    def reset_states(self, states=None):
-        """The name of Keras 2 for `reset_state`."""
-        self.reset_state(states)
-
     # -- call ------------------------------------------------------------------------------
 
-    def __call__(self, sequences=None, initial_state=None, mask=None, training=None, inputs=None):
+    def __call__(
+        self,
+        sequences=None,
+        initial_state=None,
+        mask=None,
+        training=None,
+        sequence_length=None,
+        reset_mask=None,
+        constants=None,
+        inputs=None,
+    ):
         sequences = inputs if sequences is None else sequences
         if sequences is None:
             raise TypeError(f"{self.name} was called without an input: pass `sequences`.")
         self._check_call(sequences, initial_state, mask)
+        given = dict(sequence_length=sequence_length, reset_mask=reset_mask, constants=constants)
         return super().__call__(
-            sequences, initial_state=initial_state, mask=mask, training=training
+            sequences,
+            initial_state=initial_state,
+            mask=mask,
+            training=training,
+            **{name: value for name, value in given.items() if value is not None},
         )
 
     def _check_call(self, sequences, initial_state, mask):
@@ -243,67 +182,107 @@ class RNN(keras.layers.Layer):
         if initial_state is not None:
             checks.initial_state(self, initial_state, self.state_size, shape[0])
 
-    def call(self, sequences, initial_state=None, mask=None, training=None):
-        sequences = tf.convert_to_tensor(sequences)
-        batch = sequences.shape[0] if sequences.shape[0] is not None else tf.shape(sequences)[0]
-        if initial_state is None:
-            states = self.kept.read(batch) if self.kept else self.get_initial_state(batch)
-        else:
+    def call(
+        self,
+        sequences,
+        initial_state=None,
+        mask=None,
+        training=None,
+        sequence_length=None,
+        reset_mask=None,
+        constants=None,
+    ):
+        lengths_given = sequence_length is not None or lengths.is_ragged(sequences)
+        sequences, mask = lengths.with_mask(self, sequences, mask, sequence_length)
+        first = keras.tree.flatten(sequences)[0]
+        batch = first.shape[0] if first.shape[0] is not None else tf.shape(first)[0]
+        carried = stream(self) if initial_state is None else None
+        if initial_state is not None:
             nested = isinstance(initial_state, (list, tuple))
             states = list(initial_state) if nested else [initial_state]
+        elif carried is not None:
+            states = carried.read(self, batch)
+        else:
+            states = self.kept.read(batch) if self.kept else self.get_initial_state(batch)
         if self.stateful and initial_state is None and self.kept.batch_size is not None:
-            checks.stateful_batch(self, self.kept.batch_size, sequences.shape[0])
-        checks.unroll(self, sequences.shape[1])
+            checks.stateful_batch(self, self.kept.batch_size, first.shape[0])
+        checks.unroll(self, first.shape[1])
 
-        x = sequences
-        if mask is not None:
-            mask = tf.cast(keras.tree.flatten(mask)[0], tf.bool)
-            mask = tf.reshape(mask, tf.shape(sequences)[:2])
-        if self.go_backwards:
-            x = tf.reverse(x, [1])
-            mask = tf.reverse(mask, [1]) if mask is not None else None
-
-        cells = self.cells
-        plans = [self.plan(training, eager=tf.executing_eagerly(), cell=c) for c in cells]
-        # With checkpoints the engine takes the axes as they come.
-        turn = engine.swap_time_and_batch if not plans[0].backward.checkpointed else lambda a: a
-        x, mask, steps = turn(x), turn(mask) if mask is not None else None, None
-        if not plans[0].backward.checkpointed:
-            compiled = any(plan.backend == "compiled" for plan in plans)
-            x, mask, steps = engine.pad_time(x, mask, compiled)
-        stacked = type(self.cell) is keras.layers.StackedRNNCells
-        last = []
-        for cell, plan, state in zip(cells, plans, states if stacked else [states], strict=True):
-            options = dict(
-                plan=plan,
-                steps=steps,
-                mask=mask,
-                last_only=cell is cells[-1] and not self.return_sequences,
-                zero_masked=self.zero_output_for_mask,
-                unroll=self.unroll,
-            )
-            x, state = run_cell(cell, x, state, training, options)
-            last.append(state)
-        states = last if stacked else last[0]
-        if self.stateful:
+        output, states = self._run(sequences, states, mask, training, reset_mask, constants)
+        if carried is not None:
+            carried.write(states)
+        elif self.stateful:
             self.kept.write(states)
-
-        cast = lambda tensor: tf.cast(tensor, self.compute_dtype)
-        output = cast(turn(x if steps is None else x[:steps]) if self.return_sequences else x)
+        if self.return_sequences and self.return_ragged:
+            output = keras.tree.map_structure(lambda a: lengths.ragged(a, mask), output)
+        elif self.return_sequences and lengths_given:
+            lengths.attach(mask, output)
         if self.return_state:
+            cast = lambda tensor: tf.cast(tensor, self.compute_dtype)
             return output, *keras.tree.map_structure(cast, states)
         return output
 
-    def plan(self, training=False, eager=False, cell=None):
+    def _run(self, x, states, mask, training, reset, constants, last_only=None):
+        """The outputs, `[B, T, U]` or the last one, and the last states."""
+        cells, first = self.cells, keras.tree.flatten(x)[0]
+        constants = checks.constants(self, cells, constants)
+        if reset is not None:
+            reset = checks.reset_mask(self, reset, first.shape)
+            if reset.shape.rank == 1:
+                states, reset = self._fresh_where(reset, states), None
+        if self.go_backwards:
+            back = lambda a: None if a is None else tf.reverse(a, [1])
+            x, mask, reset = keras.tree.map_structure(back, x), back(mask), back(reset)
+        eager, stacked = tf.executing_eagerly(), self._is_stack
+        plans = [self.plan(training, eager=eager, cell=c, resets=reset is not None) for c in cells]
+        output, states = run_cells(
+            cells,
+            plans,
+            x,
+            states if stacked else [states],
+            mask=mask,
+            reset=reset,
+            constants=constants,
+            training=training,
+            options=dict(
+                last_only=not self.return_sequences if last_only is None else last_only,
+                zero_masked=self.zero_output_for_mask,
+                unroll=self.unroll or first.shape[1] == 1,
+            ),
+        )
+        cast = lambda tensor: tf.cast(tensor, self.compute_dtype)
+        return keras.tree.map_structure(cast, output), states if stacked else states[0]
+
+    def _fresh_where(self, reset, states):
+        """The states, zeros again in the rows that say so."""
+        fresh = self.get_initial_state(tf.shape(reset)[0])
+        return keras.tree.map_structure(
+            lambda f, s: engine.select(reset, tf.cast(f, s.dtype), s), fresh, states
+        )
+
+    def step(self, x, states, training=False, constants=None):
+        """One step: `x [B, D]` and states `[B, U]` each give the output `[B, U]` and new states.
+
+        Steps in a row, each with the states of the one before, are a call with the whole
+        sequence. Start with `initial_states(batch)`.
+        """
+        checks.causal(self)
+        if not self.built:
+            self.build(map_shapes(lambda s: (s[0], None, *s[1:]), shapes_of(x)))
+        x = keras.tree.map_structure(lambda a: tf.convert_to_tensor(a)[:, None], x)
+        return self._run(x, list(states), None, training, None, constants, last_only=True)
+
+    def plan(self, training=False, eager=False, cell=None, resets=False):
         """How a call runs, and why: a `Plan` with `backend`, `saves` and `reasons`.
 
         Args:
             training: whether the call is for training.
             eager: whether it runs eagerly; in `fit`, `predict` and `export` it does not.
             cell: for a list of cells, the one to tell about; None tells of the slowest.
+            resets: whether states are reset within the sequence (`reset_mask [B, T]`).
         """
         cells = self.cells if cell is None else [cell]
-        cudnn = [self._no_cudnn(c, training, eager) for c in cells]
+        cudnn = [self._no_cudnn(c, training, eager, resets) for c in cells]
         foreign = next((type(c).__name__ for c in cells if not isinstance(c, Cell)), None)
         return engine.choose(
             jit_compile=self.jit_compile,
@@ -318,7 +297,7 @@ class RNN(keras.layers.Layer):
             no_cudnn=next((reason for reason in cudnn if reason is not None), None),
         )
 
-    def _no_cudnn(self, cell, training, eager=True):
+    def _no_cudnn(self, cell, training, eager=True, resets=False):
         """Why cuDNN does not run this cell: None if it does, empty where nobody expects it."""
         use_cudnn = getattr(self, "use_cudnn", "auto")  # an option of LSTM and GRU
         if use_cudnn is False:
@@ -327,6 +306,8 @@ class RNN(keras.layers.Layer):
             return engine.cudnn.failure() if use_cudnn is True else ""
         if engine.is_enclosed():
             return "The caller compiles the layer, and XLA has no recurrent call of cuDNN."
+        if resets:
+            return "States are reset within the sequence, and cuDNN carries them through."
         if not training and not eager and use_cudnn == "auto":
             return "Traced for inference: the graph may be exported, and cuDNN runs on GPUs only."
         return no_cudnn(
@@ -374,6 +355,8 @@ OPTIONS = (
     "jit_compile",
     "backward",
     "batch_parts",
+    "return_ragged",
+    "save_states",
 )
 
 

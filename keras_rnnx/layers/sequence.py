@@ -1,4 +1,4 @@
-"""One cell over a sequence: a cell of this package on the engine, any other in an ordinary loop."""
+"""Cells over a sequence: those of this package on the engine, any other in an ordinary loop."""
 
 import inspect
 
@@ -8,66 +8,165 @@ import tensorflow as tf
 from keras_rnnx import engine
 from keras_rnnx.cells import GRUSpec
 from keras_rnnx.cells import LSTMSpec
+from keras_rnnx.cells import Resets
 from keras_rnnx.layers.cell import Cell
+from keras_rnnx.layers.shapes import cell_states
+from keras_rnnx.layers.shapes import map_sizes
+from keras_rnnx.layers.shapes import output_size
 from keras_rnnx.regularization import draw_kept
 from keras_rnnx.regularization import drop
-
 
 KINDS = {LSTMSpec: "lstm", GRUSpec: "gru"}  # specs that cuDNN computes, by its names
 
 
-def run_cell(cell, x, states, training, options):
-    """One cell over `x [T, B, D]`: outputs, `[T, B, U]` or the last one, and last states.
+def run_cells(cells, plans, x, states, *, mask, reset, constants, training, options):
+    """Cells one above the other over a sequence.
 
-    With checkpoints `x`, mask and outputs are `[B, T, ...]`, which spares copies of them.
+    Args:
+        x: tree of `[B, T, ...]`.
+        states: list of the states of each cell.
+        mask: `[B, T]` booleans or None.
+        reset: `[B, T]` booleans, True where the states are zeros again before the step, or None.
+        constants: dict of `[B, ...]` that every step gets.
+        options: `last_only`, `zero_masked` and `unroll`.
+
+    Returns:
+        The outputs of the last cell, `[B, T, U]` or `[B, U]`, and the list of last states.
     """
-    nested = isinstance(states, (list, tuple))
-    dtype = getattr(cell, "compute_dtype", x.dtype)
-    states = keras.tree.map_structure(
-        lambda s: tf.cast(s, dtype), list(states) if nested else [states]
-    )
-    options = dict(options)
-    x = engine.zero_padding(x, options["mask"])
-    if isinstance(cell, Cell):
-        output, last = _run_own(cell, tf.cast(x, dtype), tuple(states), training, options)
-    else:
-        output, last = _run_foreign(cell, x, states, training, options)
-    return output, list(last) if nested else last[0]
-
-
-def _run_own(cell, x, states, training, options):
-    """A cell of this package: noise, projection, engine."""
-    spec, weights, seed = cell.regularized(training), cell.tensors(), cell.seed_generator.next
-    plan, mask = options.pop("plan"), options.pop("mask")
-    time_axis = 1 if plan.backward.checkpointed else 0
-    sizes = tf.shape(x)
-    steps, batch = sizes[time_axis], sizes[1 - time_axis]
-    if training and 0 < cell.dropout < 1:  # a rate of 1 drops nothing, as in Keras
-        kept = draw_kept(seed(), [batch, x.shape[-1]], cell.dropout)
-        x = drop(x, tf.expand_dims(kept, time_axis), cell.dropout)
-    drawn, constants = spec.noise(seed, steps, batch)
-    if plan.backend == "cudnn":
-        del options["unroll"]
-        return engine.cudnn.run_masked(
-            KINDS[type(spec)], x, weights, states, training=plan.saves, mask=mask, **options
+    # With checkpoints the engine takes the axes as they come, which spares copies.
+    checkpointed = plans[0].backward.checkpointed
+    turn = (lambda a: a) if checkpointed else engine.swap_time_and_batch
+    x, mask = keras.tree.map_structure(turn, x), None if mask is None else turn(mask)
+    steps, after = None, None
+    if reset is not None:
+        reset = engine.swap_time_and_batch(reset)
+        if mask is not None:
+            real = engine.swap_time_and_batch(mask) if checkpointed else mask
+            reset, after = engine.resets_of_real_steps(reset, real)
+    if not checkpointed:
+        compiled = any(plan.backend == "compiled" for plan in plans)
+        beside = [] if reset is None else [reset]
+        (x, beside), mask, steps = engine.pad_time((x, beside), mask, compiled)
+        reset = beside[0] if beside else None
+    last = []
+    for cell, plan, state in zip(cells, plans, states, strict=True):
+        run = _Run(
+            cell,
+            plan,
+            training,
+            mask,
+            reset,
+            constants,
+            {**options, "steps": steps, "last_only": options["last_only"] and cell is cells[-1]},
         )
-    prepared = spec.prepare(weights)
-    if plan.backward.checkpointed:
-        del options["unroll"], options["steps"]
-        return engine.run_in_segments(
-            spec.step, x, drawn, prepared, states, constants, plan=plan, mask=mask,
-            project=spec.project, input_weights=weights, **options
+        x, state = run(x, state)
+        last.append(state)
+    if after is not None:
+        fresh = lambda s: tf.where(tf.reshape(after, [-1] + (s.shape.rank - 1) * [1]), 0 * s, s)
+        last = keras.tree.map_structure(fresh, last)
+    if not options["last_only"]:
+        x = keras.tree.map_structure(turn if steps is None else lambda a: turn(a[:steps]), x)
+    return x, last
+
+
+class _Run:
+    """One cell over `x [T, B, D]`, or `[B, T, D]` with checkpoints: outputs and last states."""
+
+    def __init__(self, cell, plan, training, mask, reset, constants, options):
+        self.cell, self.plan, self.training = cell, plan, training
+        self.mask, self.reset, self.constants, self.options = mask, reset, constants, options
+
+    def __call__(self, x, states):
+        nested = isinstance(states, (list, tuple))
+        dtype = getattr(self.cell, "compute_dtype", keras.tree.flatten(x)[0].dtype)
+        states = keras.tree.map_structure(
+            lambda s: tf.cast(s, dtype), list(states) if nested else [states]
         )
-    for noise in drawn:
-        x = (x, noise)
+        x = keras.tree.map_structure(lambda a: engine.zero_padding(a, self.mask), x)
+        if isinstance(self.cell, Cell):
+            cast = lambda a: tf.cast(a, dtype) if a.dtype.is_floating else a
+            output, last = self.own(keras.tree.map_structure(cast, x), tuple(states))
+        else:
+            output, last = self.foreign(x, states)
+        return output, list(last) if nested else last[0]
 
-    options.update(plan=plan, project=spec.project, input_weights=weights)
+    def own(self, x, states):
+        """A cell of this package: noise, projection, engine."""
+        cell, plan, mask = self.cell, self.plan, self.mask
+        spec, weights, seed = (
+            cell.regularized(self.training),
+            cell.tensors(),
+            cell.seed_generator.next,
+        )
+        time_axis = 1 if plan.backward.checkpointed else 0
+        sizes = tf.shape(keras.tree.flatten(x)[0])
+        steps, batch = sizes[time_axis], sizes[1 - time_axis]
+        if self.training and 0 < cell.dropout < 1:  # a rate of 1 drops nothing, as in Keras
+            kept = draw_kept(seed(), [batch, x.shape[-1]], cell.dropout)
+            x = drop(x, tf.expand_dims(kept, time_axis), cell.dropout)
+        drawn, constants = spec.noise(seed, steps, batch)
+        constants = {**constants, **{n: self.constants[n] for n in spec.constant_names}}
+        if self.reset is not None:
+            spec, drawn = Resets(spec), (*drawn, self.reset)
+        options = dict(self.options)
+        if plan.backend == "cudnn":
+            del options["unroll"]
+            return engine.cudnn.run_masked(
+                KINDS[type(spec)], x, weights, states, training=plan.saves, mask=mask, **options
+            )
+        prepared = spec.prepare(weights)
+        options.update(plan=plan, project=spec.project, input_weights=weights)
+        if plan.backward.checkpointed:
+            del options["unroll"], options["steps"]
+            return engine.run_in_segments(
+                spec.step, x, drawn, prepared, states, constants, mask=mask, **options
+            )
+        for beside in drawn:
+            x = (x, beside)
 
-    def run(x, mask, by_sample):
-        states, constants = by_sample
-        return engine.run(spec.step, x, prepared, states, constants, mask=mask, **options)
+        def run(x, mask, by_sample):
+            states, constants = by_sample
+            return engine.run(spec.step, x, prepared, states, constants, mask=mask, **options)
 
-    return engine.in_parts(run, plan.parts, x, mask, (states, constants), options["last_only"])
+        return engine.in_parts(run, plan.parts, x, mask, (states, constants), options["last_only"])
+
+    def foreign(self, x, states):
+        """Any other Keras cell: an ordinary loop."""
+        cell, reset = self.cell, self.reset
+        accepted = inspect.signature(cell.call).parameters
+        keywords = {"training": self.training} if "training" in accepted else {}
+        call = cell if callable(cell) else cell.call
+        fresh = (
+            cell_states(cell, tf.shape(keras.tree.flatten(x)[0])[1]) if reset is not None else None
+        )
+
+        def step(weights, product, x, states, constants):
+            if reset is not None:
+                x, now = x
+                states = keras.tree.map_structure(
+                    lambda f, s: engine.select(now, tf.cast(f, s.dtype), s), fresh, list(states)
+                )
+            more = {"constants": constants} if "constants" in accepted and constants else {}
+            output, new = call(x, list(states), **keywords, **more)
+            return output, new if isinstance(new, (list, tuple)) else [new]
+
+        first = keras.tree.flatten(x)[0]
+        dtype = getattr(cell, "compute_dtype", first.dtype)
+        outputs = map_sizes(
+            lambda size: tf.TensorSpec([first.shape[1], *size], dtype), output_size(cell)
+        )
+        draws = self.training and hasattr(cell, "get_dropout_mask")
+        if draws:  # Keras' own cells cache their masks: drawn here, outside the loop, dropped after
+            cell.get_dropout_mask(tf.zeros(tf.shape(x)[1:], x.dtype))
+            cell.get_recurrent_dropout_mask(states[0])
+        options = {**self.options, "plan": self.plan, "mask": self.mask, "outputs": outputs}
+        x = x if reset is None else (x, reset)
+        try:
+            return engine.run(step, x, {}, states, self.constants, **options)
+        finally:
+            if draws:
+                cell.reset_dropout_mask()
+                cell.reset_recurrent_dropout_mask()
 
 
 def no_cudnn(cell, training, **options):
@@ -83,37 +182,3 @@ def no_cudnn(cell, training, **options):
         dtype=cell.compute_dtype,
         **options,
     )
-
-
-def _run_foreign(cell, x, states, training, options):
-    """Any other Keras cell: an ordinary loop."""
-    takes_training = "training" in inspect.signature(cell.call).parameters
-    keywords = {"training": training} if takes_training else {}
-    call = cell if callable(cell) else cell.call
-
-    def step(weights, product, x, states, constants):
-        output, new = call(x, list(states), **keywords)
-        return output, new if isinstance(new, (list, tuple)) else [new]
-
-    size = output_size(cell)
-    shape = [x.shape[1], size] if isinstance(size, int) else [x.shape[1], *size]
-    dtype = getattr(cell, "compute_dtype", x.dtype)
-    draws = training and hasattr(cell, "get_dropout_mask")
-    if draws:  # Keras' own cells cache their masks: drawn here, outside the loop, and dropped after
-        cell.get_dropout_mask(tf.zeros(tf.shape(x)[1:], x.dtype))
-        cell.get_recurrent_dropout_mask(states[0])
-    try:
-        return engine.run(step, x, {}, states, outputs=tf.TensorSpec(shape, dtype), **options)
-    finally:
-        if draws:
-            cell.reset_dropout_mask()
-            cell.reset_recurrent_dropout_mask()
-
-
-def output_size(cell):
-    """What the cell says of its output, or the size of its first state."""
-    size = getattr(cell, "output_size", None)
-    if size is None:
-        size = cell.state_size
-        size = size[0] if isinstance(size, (list, tuple)) else size
-    return size

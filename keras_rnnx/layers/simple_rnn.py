@@ -102,7 +102,8 @@ class SimpleRNN(NamedRNN):
         seed: of the dropout masks.
         activity_regularizer: penalty on the output.
         return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
-        jit_compile, backward, batch_parts, **kwargs: see `keras_rnnx.RNN`.
+        jit_compile, backward, batch_parts, return_ragged, save_states, **kwargs: see
+            `keras_rnnx.RNN`.
 
     Call arguments, returns, masks and errors: see `keras_rnnx.RNN`.
 
@@ -149,6 +150,8 @@ class SimpleRNN(NamedRNN):
         jit_compile="auto",
         backward="full",
         batch_parts=2,
+        return_ragged=False,
+        save_states=False,
         **kwargs,
     ):
         super().__init__(arguments(locals()), **kwargs)
