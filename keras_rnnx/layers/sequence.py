@@ -105,7 +105,9 @@ class _Run:
             kept = draw_kept(seed(), [batch, x.shape[-1]], cell.dropout)
             x = drop(x, tf.expand_dims(kept, time_axis), cell.dropout)
         drawn, constants = spec.noise(seed, steps, batch)
-        constants = {**constants, **{n: self.constants[n] for n in spec.constant_names}}
+        given = {n: tf.convert_to_tensor(self.constants[n]) for n in spec.constant_names}
+        cast = lambda a: tf.cast(a, states[0].dtype) if a.dtype.is_floating else a
+        constants = {**constants, **keras.tree.map_structure(cast, given)}
         if self.reset is not None:
             spec, drawn = Resets(spec), (*drawn, self.reset)
         options = dict(self.options)
