@@ -35,18 +35,24 @@ def test_weights_are_those_of_single_layers(name):
     np.testing.assert_allclose(stack(inputs(), mask=make_mask("holes")), x, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-@pytest.mark.parametrize("both", [False, True])
-@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize(
+    "kind, both, layers",
+    [(k, b, n) for k in ("LSTM", "GRU", "projected") for b in (False, True) for n in (1, 3)],
+)
 def test_torch_computes_the_same(kind, both, layers):
     torch = pytest.importorskip("torch", reason="PyTorch is an extra: pip install '.[torch]'")
+    size = {"proj_size": 3} if kind == "projected" else {}
     if kind == "GRU":
         one = rnnx.GRU(U, return_sequences=True, return_state=True)
     else:
-        one = rnnx.LSTM(U, return_sequences=True, return_state=True)
+        projected = {"projection_units": 3} if size else {}
+        one = rnnx.LSTM(U, return_sequences=True, return_state=True, **projected)
+    torch_kind = "GRU" if kind == "GRU" else "LSTM"
     stack = filled(rnnx.Stack(rnnx.Bidirectional(one) if both else one, layers))
-    theirs = getattr(torch.nn, kind)(D, U, layers, bidirectional=both, batch_first=True)
-    order = [0, 1, 2, 3] if kind == "LSTM" else [1, 0, 2]  # Keras' gates in PyTorch's order
+    theirs = getattr(torch.nn, torch_kind)(
+        D, U, layers, bidirectional=both, batch_first=True, **size
+    )
+    order = [1, 0, 2] if kind == "GRU" else [0, 1, 2, 3]  # Keras' gates in PyTorch's order
     turned = lambda a: np.concatenate([np.split(a, len(order), -1)[k] for k in order], -1).T
     arrays = iter(stack.get_weights())
     with torch.no_grad():
@@ -58,6 +64,8 @@ def test_torch_computes_the_same(kind, both, layers):
                     getattr(theirs, f"weight_{name}_l{k}{end}").copy_(torch.tensor(turned(a)))
                 for name, a in zip(("ih", "hh"), (bias_x, bias_h)):
                     getattr(theirs, f"bias_{name}_l{k}{end}").copy_(torch.tensor(turned(a)))
+                if size:
+                    getattr(theirs, f"weight_hr_l{k}{end}").copy_(torch.tensor(next(arrays).T))
     x = torch.tensor(inputs(), requires_grad=True)
     expected, last = theirs(x)
     (torch.sin(3 * expected)).sum().backward()

@@ -252,3 +252,18 @@ def test_masked_steps_keep_the_state_of_a_stream():
     first = layer(inputs()[:, :3], mask=mask[:, :3], initial_state=start)
     _, h2, c2 = layer(inputs()[:, 3:], mask=mask[:, 3:], initial_state=first[1:])
     np.testing.assert_allclose([h, c], [h2, c2], rtol=1e-5, atol=1e-6)
+
+
+def test_stateful_layer_built_within_another():
+    """Its variables are made outside the graph in which Keras traces the layer around it."""
+
+    class Around(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = rnnx.GRU(U, stateful="any_batch")
+
+        def call(self, x):
+            return self.inner(x)
+
+    model = keras.Sequential([keras.Input((None, D)), Around()])
+    assert model.predict(inputs(), verbose=0).shape == (B, U)

@@ -176,8 +176,11 @@ def no_cudnn(cell, training, **options):
     if not isinstance(cell, Cell):
         return f"cuDNN computes LSTM and GRU, not {type(cell).__name__}."
     spec = cell.regularized(training)
+    kind = KINDS.get(type(spec), type(spec).__name__)
+    if getattr(spec, "projection_units", None):
+        kind = "an LSTM with a projection"
     return engine.cudnn.obstacle(
-        KINDS.get(type(spec), type(spec).__name__),
+        kind,
         activation=getattr(spec, "activation", None),
         recurrent_activation=getattr(spec, "recurrent_activation", None),
         reset_after=getattr(spec, "reset_after", True),
