@@ -16,13 +16,14 @@ SIZES = (
 ONE, BATCH = SIZES[0], SIZES[1]
 GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
 UNFUSED = ("LayerNormLSTM", "ZoneoutLSTM", "PeepholeLSTM")
+LONG = (16, 8192, 128, 128)  # what checkpoints are for
 GROWTH = tuple((8, 128 * 2**k, 64, 128) for k in range(7))
 NEW_SHAPES = (0.5, 0.6, 0.7)  # of T: shapes that the net has not met yet
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    group: str  # inference, training, growth, compile or fit: one chart each
+    group: str  # inference, training, growth, compile, memory or fit: one chart each
     cell: str
     B: int
     T: int
@@ -96,6 +97,7 @@ def all_cases():
         for cell in ("LSTM", "GRU")
         for size in (ONE, BATCH)
     ]
+    cases += [Case("memory", "LSTM", *LONG)]
     return cases + fit_cases()
 
 

@@ -85,6 +85,7 @@ def summary(records):
         "Geometric mean over sizes": means(records),
         "Padded batches, lengths uniform on 1..T, over full ones": padded(records),
         "Growth: T doubles": growth(records),
+        "Memory of a first training step, above the process before it": memory(records),
     }
     tables = [(f"## {title}", "", *rows, "") for title, rows in parts.items() if rows]
     return [*itertools.chain(*tables), *fit_lines(records)]
@@ -164,6 +165,26 @@ def growth(records):
     ]
     head = ["peer", *(f"{one['T']} to {two['T']}" for one, two in steps)]
     return rows and steps and table(head, rows)
+
+
+def memory(records):
+    """Peak memory and time of each way of going back, and over the default one."""
+    rows = []
+    for record in records:
+        if record["group"] == "memory":
+            base = next((row for row in record["rows"] if row["label"] == "rnnx"), None)
+            for row in record["rows"]:
+                cells = [f"{record['net']} {record['size']}", row["label"]]
+                shown = ((lambda r: r["peak_memory"], mb), (lambda r: r["time"][1], ms))
+                for quantity, show in shown:
+                    ratio = quantity(row) / quantity(base) if base and quantity(base) else None
+                    cells += [show(quantity(row)), "" if ratio is None else f"{ratio:.2f}"]
+                rows.append(cells)
+    return rows and table(["net", "peer", "MB", "x rnnx", "ms", "x rnnx "], rows)
+
+
+def mb(size):
+    return "" if size is None else f"{size / 2**20:.0f}"
 
 
 def factor(one, two, label, quantity):

@@ -55,6 +55,8 @@ class RecurrentDropout(Around):
 
     def step(self, weights, product, x, states, constants):
         def dropped(name, h, **options):
+            if name in self.not_recurrent:
+                return product(name, h, **options)
             return product(name, drop(h, constants["recurrent_kept"], self.rate), **options)
 
         return self.spec.step(weights, dropped, x, states, constants)

@@ -187,6 +187,39 @@ def _deep(name, layer, step, state_count, both=False, residual=False, skip=False
     return Descriptor(name, make, oracle, states, causal=not both, fixed=fixed)
 
 
+class KerasProjectedLSTMCell(keras.layers.Layer):
+    """The projected LSTM, which Keras does not have, as a cell for its RNN."""
+
+    def __init__(self, units, projection_units, **kwargs):
+        super().__init__(**kwargs)
+        self.state_size, self.output_size = [projection_units, units], projection_units
+
+    def build(self, shape):
+        P, U = self.state_size
+        shapes = ((shape[-1], 4 * U), (P, 4 * U), (4 * U,), (U, P))
+        self.all = [self.add_weight(shape=s, name=f"w{k}") for k, s in enumerate(shapes)]
+
+    def call(self, inputs, states):
+        kernel, recurrent, bias, projection = self.all
+        h, c = states
+        i, f, g, o = keras.ops.split(inputs @ kernel + h @ recurrent + bias, 4, axis=1)
+        c = keras.ops.sigmoid(f) * c + keras.ops.sigmoid(i) * keras.ops.tanh(g)
+        h = (keras.ops.sigmoid(o) * keras.ops.tanh(c)) @ projection
+        return h, [h, c]
+
+
+def _projected():
+    made = _layer("lstm_projected", "LSTM", oracles.projected_lstm_step(), 2)
+
+    def make(namespace, options):
+        if namespace is keras.layers:
+            dtype = {"dtype": options["dtype"]} if "dtype" in options else {}
+            return keras.layers.RNN(KerasProjectedLSTMCell(U, U - 2, **dtype), **options)
+        return namespace.LSTM(U, projection_units=U - 2, **options)
+
+    return dataclasses.replace(made, make=make, states=[U - 2, U])
+
+
 SIMPLE = (
     _layer("simple", "SimpleRNN", oracles.simple_step(), 1),
     _layer("simple_relu", "SimpleRNN", oracles.simple_step("relu"), 1, activation="relu"),
@@ -200,6 +233,7 @@ LSTM = (
         activation="softsign", recurrent_activation="hard_sigmoid", unit_forget_bias=False,
     ),
     _layer("lstm_linear", "LSTM", oracles.lstm_step("linear"), 2, activation=None),
+    _projected(),
 )
 GRU = (
     _layer("gru", "GRU", oracles.gru_step(), 1),

@@ -58,6 +58,20 @@ def lstm_step(activation="tanh", recurrent_activation="sigmoid", use_bias=True):
     return step
 
 
+def projected_lstm_step():
+    """Sak et al. 2014: the LSTM with h' = W_p m, where m is the LSTM's own output."""
+    step = lstm_step()
+
+    def projected(weights, x, states):
+        *weights, projection = weights
+        h, c = states
+        m, (_, c) = step(weights, x, (h, c))
+        h = m @ projection
+        return h, (h, c)
+
+    return projected
+
+
 def gru_step(activation="tanh", recurrent_activation="sigmoid", use_bias=True, reset_after=True):
     """Cho 2014, columns in Keras' order: update, reset, candidate; h' = z h + (1 - z) n.
 

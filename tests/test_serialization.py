@@ -52,6 +52,7 @@ OTHER_VALUES = {
     "jit_compile": False,
     "backward": "autodiff",
     "batch_parts": 3,
+    "projection_units": 2,
     "return_ragged": True,
     "save_states": True,
     "merge_mode": "sum",

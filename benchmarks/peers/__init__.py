@@ -47,6 +47,11 @@ PEERS = {
     "rnnx-graph-inference": _keras("keras", "keras_rnnx", False),
     "rnnx-compiled-inference": _keras("keras", "keras_rnnx", False, jit_compile=True),
     "rnnx-xla": _keras("keras", "keras_rnnx", True),
+    "rnnx-one-part": _keras("keras", "keras_rnnx", False, batch_parts=1),
+    "rnnx-checkpointed": _keras("keras", "keras_rnnx", False, checkpointed=True),
+    "rnnx-checkpointed-one-part": _keras(
+        "keras", "keras_rnnx", False, checkpointed=True, batch_parts=1
+    ),
     "rnnx-fit": _keras("fit", "keras_rnnx", False),
     "rnnx-fit-xla": _keras("fit", "keras_rnnx", True),
     "floor-xla": Entry("floor", ("tensorflow",), {"library": "tensorflow"}),
@@ -79,6 +84,8 @@ def peers_of(case):
     """The peers of a case; the first one's numbers are the reference."""
     if case.group == "fit":
         return ("keras-fit", "keras-fit-xla", "rnnx-fit", "rnnx-fit-xla")
+    if case.group == "memory":
+        return tuple(peer for peer in PEERS if peer == "rnnx" or "part" in peer or "check" in peer)
     floors = () if case.padded or case.group == "compile" else FLOORS
     if case.cell in UNFUSED:
         return ("keras-rnn-cell", "rnnx", "rnnx-xla", *floors)

@@ -57,5 +57,8 @@ def layer(case, package, options):
     if case.cell in UNFUSED:
         cells = importlib.import_module(CELLS[package])
         return module.RNN(getattr(cells, case.cell)(case.U), return_sequences=True)
+    if options.get("checkpointed"):
+        options = {**options, "backward": module.Checkpointed("sqrt")}
+        del options["checkpointed"]
     one = getattr(module, case.cell)(case.U, return_sequences=True, **options)
     return module.Bidirectional(one) if case.bidirectional else one

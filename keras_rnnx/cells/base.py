@@ -39,6 +39,7 @@ class CellSpec(abc.ABC):
 
     units: int
 
+    not_recurrent = ()  # names of matrices that multiply what is no state on its way to the step
     constant_names = ()  # what `step` looks up in `constants` beside draws, `[B, ...]` each
 
     @property
@@ -90,6 +91,10 @@ class Around:
     @property
     def state_sizes(self):
         return self.spec.state_sizes
+
+    @property
+    def not_recurrent(self):
+        return self.spec.not_recurrent
 
     @property
     def constant_names(self):

@@ -315,7 +315,7 @@ def by_rows(call, limits, last_only, inputs):
         *saved, d_outs, d_states = rest or (None, None)
         results = []
         for i, rows in enumerate(ranges):
-            of_rows = lambda tensors: tuple(a[rows] for a in tensors)
+            of_rows = lambda tensors, rows=rows: tuple(a[rows] for a in tensors)
             part = data._replace(
                 states=of_rows(data.states),
                 constants=of_rows(data.constants),

@@ -11,8 +11,9 @@ from keras_rnnx.layers.shapes import map_sizes
 class InitialState(keras.layers.Layer):
     """Trainable states to start a recurrent layer with, for all sequences or for each key.
 
-    Instead of zeros: `lstm(x, initial_state=InitialState(lstm.state_size)(x))`. With `num_keys` each
-    sample comes with an integer (a speaker, a product, a user), and every key has its own states.
+    Instead of zeros: `lstm(x, initial_state=InitialState(lstm.state_size)(x))`. With `num_keys`
+    each sample comes with an integer (a speaker, a product, a user), and every key has its own
+    states.
 
     Args:
         state_size: sizes of the states, as the `state_size` of the layer to start.

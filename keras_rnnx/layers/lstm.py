@@ -3,6 +3,7 @@
 import keras
 
 from keras_rnnx.cells import LSTMSpec
+from keras_rnnx.layers import checks
 from keras_rnnx.layers.cell import Cell
 from keras_rnnx.layers.cell import arguments
 from keras_rnnx.layers.named import NamedRNN
@@ -20,11 +21,13 @@ class LSTMCell(Cell):
         c = gate(f) * c + gate(i) * self.activation(g)
         h = gate(o) * self.activation(c)
 
+    and with `projection_units` also `h = product("projection_kernel", h)` (Sak et al., 2014).
+
     Reference: Hochreiter and Schmidhuber, Neural Computation 9 (1997); forget gate: Gers,
     Schmidhuber and Cummins, Neural Computation 12 (2000).
 
     Weights: kernel `[D, 4U]`, recurrent_kernel `[U, 4U]`, bias `[4U]`, gates in the order i, f,
-    c, o.
+    c, o; with a projection to P units recurrent_kernel `[P, 4U]` and projection_kernel `[U, P]`.
 
     Args:
         units: positive integer, the size of the state and of the output.
@@ -41,6 +44,8 @@ class LSTMCell(Cell):
         recurrent_dropout: the same for what enters the recurrent products (Gal and Ghahramani,
             2016). The state itself is not dropped.
         seed: of the dropout masks.
+        projection_units: size of the output and of the state h, which are then a projection; None
+            leaves them at `units`.
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
@@ -79,8 +84,11 @@ class LSTMCell(Cell):
         dropout=0.0,
         recurrent_dropout=0.0,
         seed=None,
+        projection_units=None,
         **kwargs,
     ):
+        if projection_units is not None:
+            checks.positive("projection_units", projection_units)
         super().__init__(arguments(locals()), **kwargs)
 
     def make_spec(self):
@@ -89,6 +97,7 @@ class LSTMCell(Cell):
             activation=self.activation,
             recurrent_activation=self.recurrent_activation,
             use_bias=self.use_bias,
+            projection_units=self.projection_units,
         )
 
     def initializer(self, name, role):
@@ -124,6 +133,8 @@ class LSTM(NamedRNN):
         recurrent_dropout: the same for what enters the recurrent products (Gal and Ghahramani,
             2016). The state itself is not dropped.
         seed: of the dropout masks.
+        projection_units: size of the output and of the state h, which are then a projection; None
+            leaves them at `units`.
         activity_regularizer: penalty on the output.
         use_cudnn: `"auto"` lets cuDNN run on a GPU what it can, in training and in eager calls;
             `True` in graphs traced for inference too, whose export then needs a GPU, and is
@@ -182,6 +193,7 @@ class LSTM(NamedRNN):
         batch_parts=2,
         return_ragged=False,
         save_states=False,
+        projection_units=None,
         **kwargs,
     ):
         super().__init__(arguments(locals()), **kwargs)

@@ -256,9 +256,9 @@ class RNN(Recurrent):
     def _fresh_where(self, reset, states):
         """The states, zeros again in the rows that say so."""
         fresh = self.get_initial_state(tf.shape(reset)[0])
-        return keras.tree.map_structure(
-            lambda f, s: engine.select(reset, tf.cast(f, s.dtype), s), fresh, states
-        )
+        pairs = zip(keras.tree.flatten(fresh), keras.tree.flatten(states), strict=True)
+        flat = [engine.select(reset, tf.cast(f, s.dtype), s) for f, s in pairs]
+        return keras.tree.pack_sequence_as(fresh, flat)
 
     def step(self, x, states, training=False, constants=None):
         """One step: `x [B, D]` and states `[B, U]` each give the output `[B, U]` and new states.

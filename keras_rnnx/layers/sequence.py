@@ -105,7 +105,9 @@ class _Run:
             kept = draw_kept(seed(), [batch, x.shape[-1]], cell.dropout)
             x = drop(x, tf.expand_dims(kept, time_axis), cell.dropout)
         drawn, constants = spec.noise(seed, steps, batch)
-        constants = {**constants, **{n: self.constants[n] for n in spec.constant_names}}
+        given = {n: tf.convert_to_tensor(self.constants[n]) for n in spec.constant_names}
+        cast = lambda a: tf.cast(a, states[0].dtype) if a.dtype.is_floating else a
+        constants = {**constants, **keras.tree.map_structure(cast, given)}
         if self.reset is not None:
             spec, drawn = Resets(spec), (*drawn, self.reset)
         options = dict(self.options)
@@ -174,8 +176,11 @@ def no_cudnn(cell, training, **options):
     if not isinstance(cell, Cell):
         return f"cuDNN computes LSTM and GRU, not {type(cell).__name__}."
     spec = cell.regularized(training)
+    kind = KINDS.get(type(spec), type(spec).__name__)
+    if getattr(spec, "projection_units", None):
+        kind = "an LSTM with a projection"
     return engine.cudnn.obstacle(
-        KINDS.get(type(spec), type(spec).__name__),
+        kind,
         activation=getattr(spec, "activation", None),
         recurrent_activation=getattr(spec, "recurrent_activation", None),
         reset_after=getattr(spec, "reset_after", True),

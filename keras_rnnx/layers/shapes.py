@@ -12,7 +12,7 @@ def cell_states(cell, batch):
         return list(states) if isinstance(states, (list, tuple)) else [states]
     dtype = getattr(cell, "compute_dtype", keras.config.floatx())
     sizes = cell.state_size
-    sizes = sizes if isinstance(sizes, list) else [sizes]
+    sizes = list(sizes) if isinstance(sizes, (list, tuple)) else [sizes]
     return map_sizes(lambda size: keras.ops.zeros((batch, *size), dtype=dtype), sizes)
 
 
@@ -29,9 +29,11 @@ def map_sizes(function, sizes):
     """`function((n, ...))` of every size in a tree; a size is an int or a tuple of ints."""
     if isinstance(sizes, dict):
         return {key: map_sizes(function, size) for key, size in sizes.items()}
-    if isinstance(sizes, (list, tuple)) and not isinstance(sizes, tuple) and is_shape(sizes):
+    if isinstance(sizes, tuple) and is_shape(sizes):
+        return function(sizes)
+    if isinstance(sizes, (list, tuple)):
         return [map_sizes(function, size) for size in sizes]
-    return function(tuple(sizes) if isinstance(sizes, tuple) else (sizes,))
+    return function((sizes,))
 
 
 def is_shape(shape):

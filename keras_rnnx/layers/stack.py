@@ -41,7 +41,7 @@ class Stack(keras.layers.Layer):
         dropout: rate at which the outputs of a layer are dropped on their way to the next.
         dropout_mode: `"locked"`, one mask per sample for all steps, or `"step"`, one for each.
         residual: add a layer's input to its output, from the second layer on.
-        skip: every layer also sees the input of the stack, and the output holds that of all layers.
+        skip: every layer also sees the stack's input, and the output holds that of all layers.
         seed: of the dropout between layers.
         return_sequences, return_state, return_ragged: None means as the last layer says.
         **kwargs: of `keras.layers.Layer`.
@@ -339,7 +339,7 @@ def _given(layers, num_layers):
 
 
 def _copy(layer, k, return_sequences):
-    """A layer of the same configuration that returns its states, with a seed and name of its own."""
+    """A layer of the same configuration that returns its states, with its own seed and name."""
     name = f"{layer.name.split('__')[0]}__{k}"
     if isinstance(layer, Bidirectional):
         ways = (layer.forward_layer, layer.backward_layer)

@@ -1,0 +1,18 @@
+"""The Python examples of the pages, run from top to bottom."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = ["long_sequences.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_run(page):
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    assert blocks, f"{page} has no example"
+    names = {}
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
