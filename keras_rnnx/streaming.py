@@ -127,12 +127,16 @@ class StreamingSession:
         specs = keras.tree.map_structure(
             lambda a: tf.TensorSpec([None, None, *a.shape[2:]], a.dtype), x
         )
-        key = repr(specs), states is None
         with self._trace_lock:  # two threads would trace at the same time, and one in vain
-            if key not in self._functions:
-                self._functions[key] = self._traced(specs, states)
-            function = self._functions[key]
+            first = self._function(specs, None)  # which also tells how states are nested
+            function = first if states is None else self._function(specs, states)
         return function(x, states or [])
+
+    def _function(self, specs, states):
+        key = repr(specs), states is None
+        if key not in self._functions:
+            self._functions[key] = self._traced(specs, states)
+        return self._functions[key]
 
     def _traced(self, specs, states):
         nested = []
@@ -174,6 +178,11 @@ def _check_stepwise(model):
             raise ValueError(
                 f"{layer.name} is keras.layers.{kind.__name__}, which keeps its state to itself. "
                 f"Use keras_rnnx.{kind.__name__} in its place, with the same weights."
+            )
+        if stock and isinstance(layer, keras.layers.TimeDistributed):
+            raise ValueError(
+                f"{layer.name} is keras.layers.TimeDistributed, which computes only the first step "
+                "of a chunk whose size the graph does not know. Use keras_rnnx.TimeDistributed."
             )
         if kind.__name__ in NOT_STEPWISE:
             raise ValueError(

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "engine": {"cells", "engine"},
     "regularization": {"cells", "regularization"},
     "layers": {"cells", "engine", "regularization", "layers"},
-    "data": set(),
+    "data": {"data"},
     "datasets": {"datasets"},
     "streaming": {"layers"},
     "training": {"layers", "training"},

@@ -147,7 +147,8 @@ def test_saved_and_loaded(tmp_path):
     config = loaded.layers[1].get_config()
     assert (config["dropout"], config["dropout_mode"], config["seed"]) == (0.1, "step", 1)
     model.export(tmp_path / "exported", verbose=False)
-    served = tf.saved_model.load(tmp_path / "exported").serve(tf.constant(inputs()))
+    exported = tf.saved_model.load(tmp_path / "exported")
+    served = exported.serve(tf.constant(inputs()))
     np.testing.assert_allclose(served, expected, rtol=1e-5, atol=1e-6)
 
 

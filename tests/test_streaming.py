@@ -69,7 +69,11 @@ def test_step_builds_a_layer():
         (lambda: rnnx.GRU(U, go_backwards=True).step(inputs()[:, 0], []), "go_backwards=True.*first"),
         (lambda: session(rnnx.Bidirectional(rnnx.LSTM(U))), "a stream has only one"),
         (lambda: session(keras.layers.LSTM(U)), "keras.layers.LSTM.*Use keras_rnnx.LSTM"),
-        (lambda: session(rnnx.GRU(U), keras.layers.Conv1D(2, 3)), "Conv1D.*needs other steps"),
+        (lambda: session(rnnx.GRU(U, return_sequences=True), keras.layers.Conv1D(2, 3)), "Conv1D.*needs other steps"),
+        (
+            lambda: session(keras.layers.TimeDistributed(keras.layers.Dense(2))),
+            "only the first step.*Use keras_rnnx.TimeDistributed",
+        ),
         (lambda: session(rnnx.GRU(U, go_backwards=True)).feed(1, inputs()[0]), "go_backwards=True"),
         (lambda: session(keras.layers.Dense(2)).feed(1, inputs()[0]), "no recurrent layer"),
     ],
@@ -99,7 +103,7 @@ def functional():
     x = keras.Input((None, D))
     y = rnnx.Stack(rnnx.GRU(U, return_sequences=True, dropout=0.5), 2, residual=True, dropout=0.5)(x)
     y = rnnx.RNN([rnnx.LSTMCell(U), rnnx.SimpleRNNCell(U + 1)], return_sequences=True)(y)
-    y = keras.layers.TimeDistributed(keras.layers.Dense(3))(keras.layers.LayerNormalization()(y))
+    y = rnnx.TimeDistributed(keras.layers.Dense(3))(keras.layers.LayerNormalization()(y))
     return keras.Model(x, {"a": y, "b": keras.layers.Dense(2)(y)})
 
 

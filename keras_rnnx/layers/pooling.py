@@ -160,10 +160,7 @@ class LastOverTime(OverTime):
     """
 
     def pool(self, x, real):
-        from_here = tf.cumsum(tf.cast(real, tf.int32), axis=1, reverse=True)
-        last = real & (from_here == 1)
-        # One value and zeros: exact in any precision, and no index that an empty row lacks.
-        return tf.reduce_sum(engine.zero_padding(x, last), axis=1)
+        return engine.last_real(x, real)
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")

@@ -103,7 +103,7 @@ class Recurrent(keras.layers.Layer):
         with tf.init_scope():
             zeros = self.get_initial_state(1 if any_batch else batch)
             zeros = keras.tree.map_structure(lambda z: tf.cast(z, self.compute_dtype), zeros)
-                weigh = self._state_weight if self.save_states else None
+            weigh = self._state_weight if self.save_states else None
             self.kept = KeptStates(zeros, any_batch, weigh)
 
     def _state_weight(self, zeros):

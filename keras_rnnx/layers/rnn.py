@@ -260,6 +260,7 @@ class RNN(Recurrent):
         flat = [engine.select(reset, tf.cast(f, s.dtype), s) for f, s in pairs]
         return keras.tree.pack_sequence_as(fresh, flat)
 
+    @tf.autograph.experimental.do_not_convert  # as Keras does for calls
     def step(self, x, states, training=False, constants=None):
         """One step: `x [B, D]` and states `[B, U]` each give the output `[B, U]` and new states.
 

@@ -58,7 +58,7 @@ class Stack(keras.layers.Layer):
 
     Masks: every layer honours the mask, and it goes on to the next layer.
 
-    Weights: those of the layers, from bottom to top, so that they can be exchanged with single ones.
+    Weights: those of the layers, from bottom to top, which can be exchanged with single ones.
 
     Raises:
         ValueError: for layers that do not go together, and for sizes that `residual` cannot add.
@@ -245,6 +245,7 @@ class Stack(keras.layers.Layer):
             lengths.attach(mask, output)
         return (output, *states) if self.return_state else output
 
+    @tf.autograph.experimental.do_not_convert  # as Keras does for calls
     def step(self, x, states, training=False):
         """One step: `x [B, D]` and the states of all layers, as a flat list, give the output
         `[B, U]` and new states. Start with `initial_states(batch)`."""
