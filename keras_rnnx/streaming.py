@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_rnnx.layers import Stream
+from keras_rnnx.layers import everything
 
 # Layers that need steps which a stream has not seen yet, or has seen before this chunk.
 NOT_STEPWISE = (
@@ -171,7 +172,7 @@ class _Client:
 
 def _check_stepwise(model):
     """Refuse a model with a layer that does not go step by step."""
-    for layer in _all_layers(model):
+    for layer in everything(model):
         kind = type(layer)
         stock = kind.__module__.startswith("keras.")
         if stock and isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional)):
@@ -192,12 +193,3 @@ def _check_stepwise(model):
             )
         if kind.__name__ == "Bidirectional":
             layer.step()
-
-
-def _all_layers(layer):
-    yield layer
-    for inner in getattr(layer, "layers", ()):
-        yield from _all_layers(inner)
-    wrapped = getattr(layer, "layer", None)
-    if isinstance(wrapped, keras.layers.Layer):
-        yield from _all_layers(wrapped)

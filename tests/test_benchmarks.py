@@ -224,3 +224,14 @@ def test_a_case_from_end_to_end(tmp_path, capsys):
     assert (tmp_path / "ratios-training.png").stat().st_size > 1000
     printed = capsys.readouterr().out
     assert "### training/GRU/3x7x4x5" in printed and "Geometric mean over sizes" in printed
+
+
+def test_memory_is_that_of_the_first_long_step():
+    """In one table, over the default way of going back; all ways compute the same numbers."""
+    case = Case("memory", "LSTM", 16, 60, 4, 5)
+    found = run.run_case(case, rows_of(case, peers_of(case)), BRIEF)
+    assert not found["failures"]
+    labels = [row["label"] for row in found["rows"]]
+    assert labels == ["rnnx", "rnnx-one-part", "rnnx-checkpointed", "rnnx-checkpointed-one-part"]
+    lines = report.memory([found])
+    assert lines and all(label in "\n".join(lines) for label in labels)

@@ -17,3 +17,5 @@ from keras_rnnx.layers.simple_rnn import SimpleRNNCell
 from keras_rnnx.layers.stack import Stack
 from keras_rnnx.layers.streams import Stream
 from keras_rnnx.layers.time_distributed import TimeDistributed
+from keras_rnnx.layers.walk import children
+from keras_rnnx.layers.walk import everything

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_rnnx.layers import checks
+from keras_rnnx.layers.walk import everything
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
@@ -283,7 +284,7 @@ class TimeDistributed(keras.layers.Layer):
 
 def mixes_samples(layer, training):
     """Whether something in `layer` is known to mix samples, or to go on from call to call."""
-    for part in layer._flatten_layers():  # Keras has no public way to all layers inside
+    for part in everything(layer):
         noise_shape = getattr(part, "noise_shape", None)
         if getattr(part, "stateful", False):
             return True

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rnnx.layers import RNN
+from keras_rnnx.layers import children
 
 
 def layers(model):
@@ -16,7 +17,7 @@ def layers(model):
     found, seen = [], {id(model)}
 
     def visit(layer, prefix):
-        for child in _children(layer):
+        for child in children(layer):
             if id(child) in seen:
                 continue
             seen.add(id(child))
@@ -32,15 +33,6 @@ def layers(model):
 def is_recurrent(layer):
     """Whether a layer repeats a cell over time, this package's or Keras'."""
     return isinstance(layer, (RNN, keras.layers.RNN))
-
-
-def _children(layer):
-    # A model's own list comes first, for its order. Attributes hold the rest: what a wrapper
-    # wraps, and what a layer of the user keeps under whatever name.
-    for value in [getattr(layer, "layers", []), *vars(layer).values()]:
-        value = list(value.values()) if isinstance(value, dict) else value
-        values = value if isinstance(value, (list, tuple)) else [value]
-        yield from (v for v in values if isinstance(v, keras.layers.Layer) and v is not layer)
 
 
 def kept_variables(model):
