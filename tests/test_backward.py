@@ -168,6 +168,9 @@ def test_checkpointed_in_half_precision():
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)
 
 
+CLIP = 16.0
+
+
 def clipped_by_hand(layer, x, norm):
     """Gradients of an Elman net whose state gradients are clipped, in NumPy."""
     kernel, recurrent, bias = (w.astype("float64") for w in layer.get_weights())
@@ -190,13 +193,13 @@ def clipped_by_hand(layer, x, norm):
 @pytest.mark.parametrize("way", [rnnx.Full, lambda **k: rnnx.Checkpointed(3, **k)])
 def test_clip_norm_is_per_sample_and_step(way):
     layer = descriptors.BY_NAME["simple"].build(
-        rnnx, {"return_sequences": True, "dtype": "float64", "backward": way(clip_norm=4.0)}
+        rnnx, {"return_sequences": True, "dtype": "float64", "backward": way(clip_norm=CLIP)}
     )
     x = inputs(dtype="float64")
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(10 * tf.sin(layer(x, training=True)))
     kernel, recurrent, _ = tape.gradient(loss, [w.value for w in layer.trainable_weights])
-    d_kernel, d_recurrent, clipped = clipped_by_hand(layer, x, 4.0)
+    d_kernel, d_recurrent, clipped = clipped_by_hand(layer, x, CLIP)
     assert 0 < clipped < B * T, "some are clipped and some are not"
     np.testing.assert_allclose(kernel, d_kernel, rtol=1e-10)
     np.testing.assert_allclose(recurrent, d_recurrent, rtol=1e-10)
