@@ -146,7 +146,7 @@ class Recurrence(Step):
         stacks = [a.stack(h) for a, h in zip(every, handles, strict=True)]
         outs, kept, values = cut(stacks, len(out_arrays), len(kept_arrays))
         if self.last_only:
-            outs = previous
+            outs = previous = self.of_last_step(data, previous)
         elif previous and last is not data.steps:
             outs = [masking.select(until(last, o), o, p) for o, p in zip(outs, previous)]
             if data.previous is not None:
@@ -158,9 +158,12 @@ class Recurrence(Step):
     def range(self, data, differentiable=False):
         """From which step to which the loop has to go: where any row has a real step.
 
-        Loops that have to take a number of steps known beforehand go over all of them.
+        Loops that have to take a number of steps known beforehand go over all of them, and so do
+        those whose gradient is stopped or clipped at masked steps too: what happens to a row would
+        else depend on the other ones.
         """
-        if data.mask is None or self.unroll or differentiable or tf.executing_eagerly():
+        all_steps = self.unroll or differentiable or tf.executing_eagerly()
+        if data.mask is None or all_steps or self.truncate or self.clip_norm is not None:
             return 0, data.steps
         first, last = masking.extent(tf.reduce_any(data.mask, axis=1))
         return first, last
@@ -168,6 +171,14 @@ class Recurrence(Step):
     def repeats(self, data):
         """Whether the loop carries the last output along."""
         return self.last_only or (data.mask is not None and not self.zero_masked)
+
+    def of_last_step(self, data, tensors):
+        """What belongs to the last output, zeros where that is zero: where the step is masked."""
+        if data.mask is None or not self.zero_masked:
+            return tensors
+        on = at(data.mask, tf.maximum(data.steps - 1, 0))
+        on = tf.logical_or(on, tf.equal(data.steps, 0))  # no step: the output stays what it was
+        return tuple(masking.select(on, a, tf.zeros_like(a)) for a in tensors)
 
     def is_border(self, t):
         """Whether the gradient of the states stops before step t."""

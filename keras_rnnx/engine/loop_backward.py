@@ -105,7 +105,7 @@ def _repeated(recurrence, data, d_outs, d_last, first, last):
     """Gradients that repeated outputs hand back: to the last step of the loop from the steps
     after it, and to the output before the first step from the steps before the loop's first."""
     if recurrence.last_only:
-        return tuple(d_outs), ()
+        return recurrence.of_last_step(data, tuple(d_outs)), ()
     if not recurrence.repeats(data):
         return (), ()
     beyond = tuple(d_last) or tuple(tf.zeros_like(d[0]) for d in d_outs)

@@ -44,14 +44,14 @@ def back_to_places(outputs, mask, zero_masked):
 def resets_of_real_steps(reset, mask):
     """`(reset [T, B], after [B])`: a reset where no step is real counts for the next real one;
     `after` says which rows have one after their last real step."""
+    more = lambda a: tf.pad(a, [[0, 1], [0, 0]])  # a masked step at the end, if only that
+    reset, mask = more(reset), more(mask)
     count = tf.cumsum(tf.cast(reset, tf.int32), axis=0)
     at_real, real = real_steps_first(count, mask)
-    known = tf.concat(
-        [tf.zeros_like(count[:1]), at_real], axis=0
-    )  # at the j-th real step, j from 1
+    known = tf.concat([tf.zeros_like(count[:1]), at_real], axis=0)  # at the j-th real step
     before = tf.cumsum(tf.cast(mask, tf.int32), axis=0, exclusive=True)
     at_last = _by_row(known, real[None])[0]
-    return count > _by_row(known, before), count[-1] > at_last
+    return (count > _by_row(known, before))[:-1], count[-1] > at_last
 
 
 def _by_row(a, steps):
@@ -63,11 +63,12 @@ def _by_row(a, steps):
 
 def last_real(outputs, mask):
     """`outputs [B, T, ...]` of the last real step of each row, zeros where there is none."""
+    outputs = tf.pad(outputs, [[0, 0], [1, 0]] + [[0, 0]] * (outputs.shape.rank - 2))
     if mask is None:
         return outputs[:, -1]
-    _, last = extent(tf.transpose(mask))
-    output = tf.gather(outputs, tf.maximum(last - 1, 0), axis=1, batch_dims=1)
-    return select(tf.reduce_any(mask, axis=1), output, tf.zeros_like(output))
+    places = tf.where(mask, tf.range(1, tf.shape(mask)[1] + 1), 0)
+    last = tf.maximum(tf.reduce_max(places, axis=1), 0)
+    return tf.gather(outputs, last, axis=1, batch_dims=1)
 
 
 def select(keep, new, old):

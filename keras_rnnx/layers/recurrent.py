@@ -55,6 +55,8 @@ class Recurrent(keras.layers.Layer):
     def compute_mask(self, sequences, mask=None):
         """The mask goes with the sequence of outputs; last outputs and states have none."""
         mask = keras.tree.flatten(mask)[0] if mask is not None else None
+        if mask is not None and self.go_backwards:
+            mask = keras.ops.flip(mask, axis=1)  # outputs come from the last step to the first
         output = mask if self.return_sequences else None
         if not self.return_state:
             return output

@@ -213,6 +213,8 @@ class RNN(Recurrent):
             carried.write(states)
         elif self.stateful:
             self.kept.write(states)
+        if mask is not None and self.go_backwards:
+            mask = tf.reverse(mask, [1])  # in the order of the outputs
         if self.return_sequences and self.return_ragged:
             output = keras.tree.map_structure(lambda a: lengths.ragged(a, mask), output)
         elif self.return_sequences and lengths_given:

@@ -227,11 +227,15 @@ class Stack(keras.layers.Layer):
     ):
         lengths_given = sequence_length is not None or lengths.is_ragged(sequences)
         sequences, mask = lengths.with_mask(self, sequences, mask, sequence_length)
+        if self.skip:
+            sequences = engine.zero_padding(sequences, mask)  # it also goes to the output
         options = {"mask": mask, "training": training}
         if reset_mask is not None:
             options["reset_mask"] = reset_mask
 
         def run(layer, x, states):
+            if states is not None:
+                states = _nested(states, layer)
             output, *last = layer(x, initial_state=states, **options)
             return output, last
 
@@ -339,12 +343,12 @@ def _given(layers, num_layers):
     return layers
 
 
-def _copy(layer, k, return_sequences):
+def _copy(layer, k, return_sequences, in_both=False):
     """A layer of the same configuration that returns its states, with its own seed and name."""
     name = f"{layer.name.split('__')[0]}__{k}"
     if isinstance(layer, Bidirectional):
         ways = (layer.forward_layer, layer.backward_layer)
-        forward, backward = (_copy(way, k, return_sequences) for way in ways)
+        forward, backward = (_copy(way, k, return_sequences, in_both=True) for way in ways)
         copy = Bidirectional(
             forward,
             merge_mode=layer.merge_mode,
@@ -359,6 +363,8 @@ def _copy(layer, k, return_sequences):
             )
         return copy
     changes = dict(return_sequences=return_sequences, return_state=True, return_ragged=False)
+    if in_both and layer.return_sequences and not return_sequences:
+        changes["zero_output_for_mask"] = False  # Bidirectional had set it, for sequences
     config = {**layer.get_config(), **changes, "name": name}
     if config.get("seed") is not None:
         config["seed"] += 2 * k  # equal seeds would drop the same units in all layers
@@ -376,7 +382,12 @@ def _state_sizes(layer):
 
 def _nested(states, layer):
     """A flat list of states as the layer takes it."""
-    return keras.tree.pack_sequence_as(layer.state_size, states)
+    states = iter(states)
+    return [
+        state
+        for one in _directions(layer)
+        for state in keras.tree.map_structure(lambda _: next(states), one.state_size)
+    ]
 
 
 def _features(layer):
