@@ -71,6 +71,10 @@ def test_step_builds_a_layer():
         (lambda: session(keras.layers.LSTM(U)), "keras.layers.LSTM.*Use keras_rnnx.LSTM"),
         (lambda: session(rnnx.GRU(U, return_sequences=True), keras.layers.Conv1D(2, 3)), "Conv1D.*needs other steps"),
         (
+            lambda: rnnx.StreamingSession(started()).feed(1, inputs()[0]),
+            "initial_state in a model that streams",
+        ),
+        (
             lambda: session(keras.layers.TimeDistributed(keras.layers.Dense(2))),
             "only the first step.*Use keras_rnnx.TimeDistributed",
         ),
@@ -85,6 +89,12 @@ def test_what_cannot_stream(make, message):
 
 def session(*layers):
     return rnnx.StreamingSession(keras.Sequential([keras.Input((None, D)), *layers]))
+
+
+def started():
+    x = keras.Input((None, D))
+    layer = rnnx.GRU(U)
+    return keras.Model(x, layer(x, initial_state=rnnx.InitialState(layer.state_size)(x)))
 
 
 class Subclassed(keras.Model):

@@ -196,8 +196,14 @@ class RNN(Recurrent):
         sequences, mask = lengths.with_mask(self, sequences, mask, sequence_length)
         first = keras.tree.flatten(sequences)[0]
         batch = first.shape[0] if first.shape[0] is not None else tf.shape(first)[0]
-        carried = stream(self) if initial_state is None else None
+        carried = stream(self)
         if initial_state is not None:
+            if carried is not None:
+                raise ValueError(
+                    f"{self.name} gets an initial_state in a model that streams, and would begin "
+                    "every chunk from it. Stream the part of the model without that, or call "
+                    "`step` with states of your own."
+                )
             nested = isinstance(initial_state, (list, tuple))
             states = list(initial_state) if nested else [initial_state]
         elif carried is not None:
