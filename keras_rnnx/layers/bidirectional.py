@@ -73,7 +73,9 @@ class Bidirectional(keras.layers.Layer):
         else:
             self.backward_layer = backward_layer
         self._check_pair()
-        for one in (self.forward_layer, self.backward_layer):
+        ways = (self.forward_layer, self.backward_layer)
+        self.zeros_as_given = [getattr(one, "zero_output_for_mask", False) for one in ways]
+        for one in ways:
             if one.return_sequences:
                 one.zero_output_for_mask = True
             if getattr(one, "return_ragged", False):

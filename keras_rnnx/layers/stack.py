@@ -343,12 +343,13 @@ def _given(layers, num_layers):
     return layers
 
 
-def _copy(layer, k, return_sequences, in_both=False):
+def _copy(layer, k, return_sequences, zeros=None):
     """A layer of the same configuration that returns its states, with its own seed and name."""
     name = f"{layer.name.split('__')[0]}__{k}"
     if isinstance(layer, Bidirectional):
         ways = (layer.forward_layer, layer.backward_layer)
-        forward, backward = (_copy(way, k, return_sequences, in_both=True) for way in ways)
+        pairs = zip(ways, layer.zeros_as_given, strict=True)
+        forward, backward = (_copy(way, k, return_sequences, zeros) for way, zeros in pairs)
         copy = Bidirectional(
             forward,
             merge_mode=layer.merge_mode,
@@ -363,8 +364,8 @@ def _copy(layer, k, return_sequences, in_both=False):
             )
         return copy
     changes = dict(return_sequences=return_sequences, return_state=True, return_ragged=False)
-    if in_both and layer.return_sequences and not return_sequences:
-        changes["zero_output_for_mask"] = False  # Bidirectional had set it, for sequences
+    if zeros is not None:  # Bidirectional may have changed it, for sequences
+        changes["zero_output_for_mask"] = zeros
     config = {**layer.get_config(), **changes, "name": name}
     if config.get("seed") is not None:
         config["seed"] += 2 * k  # equal seeds would drop the same units in all layers
