@@ -119,8 +119,9 @@ def test_the_input_product_is_outside_of_the_loop():
     """Limit 13: Keras multiplies the input inside the loop, and runs the first step twice."""
     layer = rnnx.LSTM(U, return_sequences=True)
     layer.build((None, None, D))
+    # With a batch of unknown size there would be a second loop, for large ones.
     concrete = tf.function(layer, autograph=False).get_concrete_function(
-        tf.TensorSpec([None, None, D])
+        tf.TensorSpec([B, None, D])
     )
     definition = concrete.graph.as_graph_def()
     outside = [node.op for node in definition.node]
