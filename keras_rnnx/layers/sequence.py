@@ -84,7 +84,7 @@ class _Run:
         )
         x = keras.tree.map_structure(lambda a: engine.zero_padding(a, self.mask), x)
         if isinstance(self.cell, Cell):
-            cast = lambda a: tf.cast(a, dtype) if a.dtype.is_floating else a
+            cast = lambda a: tf.cast(a, dtype)
             output, last = self.own(keras.tree.map_structure(cast, x), tuple(states))
         else:
             output, last = self.foreign(x, states)
