@@ -10,6 +10,8 @@ import pytest
 from helpers import B, D, T, U, inputs, weights_like
 from subject import rnnx
 
+import keras_rnnx
+
 NAMES = ("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "LSTMCell", "GRUCell", "SimpleRNNCell")
 NAMED = ("LSTM", "GRU", "SimpleRNN")
 every_class = pytest.mark.parametrize("name", NAMES)
@@ -340,3 +342,38 @@ def test_seed_decides_the_noise(name):
     assert not np.array_equal(
         noisy(None)(inputs(), training=True), noisy(None)(inputs(), training=True)
     )
+
+
+NEW = {
+    "Stack": lambda: rnnx.Stack(
+        [rnnx.GRU(4), rnnx.GRU(4, return_sequences=True)], dropout=0.1, dropout_mode="step",
+        residual=True, skip=True, seed=3, return_sequences=False, return_state=True,
+    ),
+    "InitialState": lambda: rnnx.InitialState([3, 4], 7, "ones", keras.regularizers.L2(0.1)),
+    "TimeDistributed": lambda: rnnx.TimeDistributed(keras.layers.Dense(3), fold=False),
+    "AttentionOverTime": lambda: rnnx.AttentionOverTime(3, return_weights=True),
+    "Full": lambda: rnnx.Full(clip_norm=2.0),
+    "Truncated": lambda: rnnx.Truncated(5, clip_norm=2.0),
+    "Checkpointed": lambda: rnnx.Checkpointed(9, clip_norm=2.0),
+}
+
+
+@pytest.mark.quick
+@pytest.mark.skipif(rnnx is not keras_rnnx, reason="Keras has none of these")
+@pytest.mark.parametrize("name", NEW)
+def test_configuration_of_what_keras_has_not(name):
+    """Every argument, through JSON and back."""
+    first = NEW[name]()
+    assert set(parameters(name)) <= set(first.get_config())
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(first)))
+    again = keras.saving.deserialize_keras_object(config)
+    assert keras.saving.serialize_keras_object(again) == config
+
+
+@pytest.mark.quick
+@pytest.mark.skipif(rnnx is not keras_rnnx, reason="Keras has no ragged outputs")
+def test_ragged_outputs_of_both_directions_are_saved():
+    layer = rnnx.Bidirectional(rnnx.GRU(3, return_sequences=True, return_ragged=True))
+    again = rnnx.Bidirectional.from_config(layer.get_config())
+    assert layer.return_ragged and again.return_ragged
+    assert not again.forward_layer.return_ragged

@@ -5,13 +5,14 @@ import tensorflow as tf
 
 from keras_rnnx.layers import checks
 from keras_rnnx.layers import lengths
+from keras_rnnx.layers.base import SequenceLayer
 from keras_rnnx.layers.streams import stream
 
 MERGE_MODES = ("sum", "mul", "concat", "ave", None)
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
-class Bidirectional(keras.layers.Layer):
+class Bidirectional(SequenceLayer):
     """Runs a recurrent layer in both directions and merges the outputs.
 
     Drop-in for `keras.layers.Bidirectional`. Schuster and Paliwal, "Bidirectional Recurrent
@@ -139,28 +140,6 @@ class Bidirectional(keras.layers.Layer):
 
     # -- call ------------------------------------------------------------------------------
 
-    def __call__(
-        self,
-        sequences=None,
-        initial_state=None,
-        mask=None,
-        training=None,
-        sequence_length=None,
-        reset_mask=None,
-        inputs=None,
-    ):
-        sequences = inputs if sequences is None else sequences
-        if sequences is None:
-            raise TypeError(f"{self.name} was called without an input: pass `sequences`.")
-        given = dict(sequence_length=sequence_length, reset_mask=reset_mask)
-        return super().__call__(
-            sequences,
-            initial_state=initial_state,
-            mask=mask,
-            training=training,
-            **{name: value for name, value in given.items() if value is not None},
-        )
-
     def call(
         self,
         sequences,
@@ -197,11 +176,7 @@ class Bidirectional(keras.layers.Layer):
                 y = keras.ops.flip(y, axis=1)
             if self.backward_layer.go_backwards:
                 y_back = keras.ops.flip(y_back, axis=1)
-        output = self._merge(y, y_back)
-        if self.return_sequences and self.return_ragged:
-            output = keras.tree.map_structure(lambda a: lengths.ragged(a, mask), output)
-        elif self.return_sequences and lengths_given:
-            lengths.attach(mask, output)
+        output = self.as_asked(self._merge(y, y_back), mask, lengths_given)
         if self.return_state:
             return (*output, *states) if self.merge_mode is None else (output, *states)
         return output
@@ -268,9 +243,12 @@ class Bidirectional(keras.layers.Layer):
     # -- configuration ---------------------------------------------------------------------
 
     def get_config(self):
+        forward = keras.saving.serialize_keras_object(self.forward_layer)
+        if self.return_ragged:
+            forward["config"]["return_ragged"] = True  # where it was asked for
         config = {
             **super().get_config(),
-            "layer": keras.saving.serialize_keras_object(self.forward_layer),
+            "layer": forward,
             "merge_mode": self.merge_mode,
             "weights": None,  # saved as weights, not as configuration
             "backward_layer": keras.saving.serialize_keras_object(self.backward_layer),

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_rnnx.layers import checks
+from keras_rnnx.layers.base import SequenceLayer
 from keras_rnnx.layers.cell import Cell
 from keras_rnnx.layers.kept import KeptStates
 from keras_rnnx.layers.shapes import cell_states
@@ -14,7 +15,7 @@ from keras_rnnx.layers.shapes import map_sizes
 from keras_rnnx.layers.shapes import output_size
 
 
-class Recurrent(keras.layers.Layer):
+class Recurrent(SequenceLayer):
     """Base of `RNN`, which sets the options that are read here."""
 
     # -- shapes ----------------------------------------------------------------------------

@@ -142,31 +142,7 @@ class RNN(Recurrent):
 
     # -- call ------------------------------------------------------------------------------
 
-    def __call__(
-        self,
-        sequences=None,
-        initial_state=None,
-        mask=None,
-        training=None,
-        sequence_length=None,
-        reset_mask=None,
-        constants=None,
-        inputs=None,
-    ):
-        sequences = inputs if sequences is None else sequences
-        if sequences is None:
-            raise TypeError(f"{self.name} was called without an input: pass `sequences`.")
-        self._check_call(sequences, initial_state, mask)
-        given = dict(sequence_length=sequence_length, reset_mask=reset_mask, constants=constants)
-        return super().__call__(
-            sequences,
-            initial_state=initial_state,
-            mask=mask,
-            training=training,
-            **{name: value for name, value in given.items() if value is not None},
-        )
-
-    def _check_call(self, sequences, initial_state, mask):
+    def check_call(self, sequences, initial_state, mask):
         shape = getattr(sequences, "shape", None)
         if shape is None or getattr(shape, "rank", 0) is None:
             return  # nothing to check it by
@@ -221,10 +197,7 @@ class RNN(Recurrent):
             self.kept.write(states)
         if mask is not None and self.go_backwards:
             mask = tf.reverse(mask, [1])  # in the order of the outputs
-        if self.return_sequences and self.return_ragged:
-            output = keras.tree.map_structure(lambda a: lengths.ragged(a, mask), output)
-        elif self.return_sequences and lengths_given:
-            lengths.attach(mask, output)
+        output = self.as_asked(output, mask, lengths_given)
         if self.return_state:
             cast = lambda tensor: tf.cast(tensor, self.compute_dtype)
             return output, *keras.tree.map_structure(cast, states)

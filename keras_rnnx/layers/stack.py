@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_rnnx import engine
 from keras_rnnx.layers import checks
 from keras_rnnx.layers import lengths
+from keras_rnnx.layers.base import SequenceLayer
 from keras_rnnx.layers.bidirectional import Bidirectional
 from keras_rnnx.layers.rnn import RNN
 from keras_rnnx.layers.shapes import shapes_of
@@ -16,7 +17,7 @@ DROPOUT_MODES = ("locked", "step")
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
-class Stack(keras.layers.Layer):
+class Stack(SequenceLayer):
     """Recurrent layers one above the other: `torch.nn.LSTM(num_layers=...)` for any of ours.
 
     Every layer but the last gives its whole sequence to the next. What the last one returns,
@@ -194,28 +195,6 @@ class Stack(keras.layers.Layer):
 
     # -- call ------------------------------------------------------------------------------
 
-    def __call__(
-        self,
-        sequences=None,
-        initial_state=None,
-        mask=None,
-        training=None,
-        sequence_length=None,
-        reset_mask=None,
-        inputs=None,
-    ):
-        sequences = inputs if sequences is None else sequences
-        if sequences is None:
-            raise TypeError(f"{self.name} was called without an input: pass `sequences`.")
-        given = dict(sequence_length=sequence_length, reset_mask=reset_mask)
-        return super().__call__(
-            sequences,
-            initial_state=initial_state,
-            mask=mask,
-            training=training,
-            **{name: value for name, value in given.items() if value is not None},
-        )
-
     def call(
         self,
         sequences,
@@ -243,10 +222,7 @@ class Stack(keras.layers.Layer):
         output, states = self._through(sequences, given, run, training)
         if output.shape.rank == 3 and not self.return_sequences:
             output = engine.last_real(output, mask)
-        if self.return_sequences and self.return_ragged:
-            output = lengths.ragged(output, mask)
-        elif self.return_sequences and lengths_given:
-            lengths.attach(mask, output)
+        output = self.as_asked(output, mask, lengths_given)
         return (output, *states) if self.return_state else output
 
     @tf.autograph.experimental.do_not_convert  # as Keras does for calls
