@@ -192,7 +192,8 @@ def test_keras_file(tmp_path, dtype):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     assert [type(layer) for layer in loaded.layers] == [type(layer) for layer in model.layers]
-    np.testing.assert_array_equal(loaded.predict(words(), verbose=0), model.predict(words(), verbose=0))
+    predicted = [one.predict(words(), verbose=0) for one in (loaded, model)]
+    np.testing.assert_array_equal(*predicted)
 
 
 def test_keras_file_of_a_model_in_training(tmp_path):

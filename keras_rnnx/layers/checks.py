@@ -34,16 +34,12 @@ def one_of(name, value, choices):
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}.")
 
 
-def backward(value, cell):
-    """The option of this name: what a cell of another kind can do."""
-    from keras_rnnx.layers.cell import Cell
-
+def backward(value, foreign):
+    """The option of this name. foreign: the cells that are not of this package."""
     way = engine.read_backward(value)
-    inside = getattr(cell, "cells", [cell])
-    foreign = next((c for c in inside if not isinstance(c, Cell)), None)
-    if foreign is not None and (way.checkpointed or way.clip_norm is not None):
+    if foreign and (way.checkpointed or way.clip_norm is not None):
         raise ValueError(
-            f"backward is {value}, and {type(foreign).__name__} is not a keras_rnnx cell: "
+            f"backward is {value}, and {type(foreign[0]).__name__} is not a keras_rnnx cell: "
             "TensorFlow differentiates its loop, which can neither keep checkpoints nor clip. Use "
             '"full" or keras_rnnx.Truncated(steps).'
         )
@@ -151,12 +147,11 @@ def reset_mask(layer, reset, shape):
     return tf.cast(reset, tf.bool)
 
 
-def constants(layer, cells, given):
-    """What the cells take beside inputs and states, as a dict."""
-    from keras_rnnx.layers.cell import Cell
-
-    names = sorted({n for c in cells if isinstance(c, Cell) for n in c.spec.constant_names})
-    foreign = [c for c in cells if not isinstance(c, Cell)]
+def constants(layer, given):
+    """What the cells of a layer take beside inputs and states, as a dict."""
+    foreign = layer.foreign_cells
+    own = [cell for cell in layer.cells if cell not in foreign]
+    names = sorted({name for cell in own for name in cell.spec.constant_names})
     if foreign and given is not None:
         takes = any("constants" in inspect.signature(c.call).parameters for c in foreign)
         if not takes:

@@ -30,6 +30,11 @@ class Recurrent(SequenceLayer):
         return type(self.cell) is keras.layers.StackedRNNCells
 
     @property
+    def foreign_cells(self):
+        """Those of the cells that are not of this package."""
+        return [cell for cell in self.cells if not isinstance(cell, Cell)]
+
+    @property
     def state_size(self):
         """Sizes of the states: a list, of lists for a list of cells."""
         size = self.cell.state_size

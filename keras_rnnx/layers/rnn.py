@@ -113,11 +113,11 @@ class RNN(Recurrent):
                 )
         checks.one_of("stateful", stateful, (False, True, "any_batch"))
         checks.one_of("jit_compile", jit_compile, ("auto", True, False))
-        checks.backward(backward, cell)
         checks.positive("batch_parts", batch_parts)
         checks.goes_with("return_ragged", return_ragged, "return_sequences", return_sequences, True)
         checks.goes_with("save_states", save_states, "stateful", stateful, True)
         self.cell = cell
+        checks.backward(backward, self.foreign_cells)
         self.return_sequences = return_sequences
         self.return_state = return_state
         self.go_backwards = go_backwards
@@ -206,7 +206,7 @@ class RNN(Recurrent):
     def _run(self, x, states, mask, training, reset, constants, last_only=None):
         """The outputs, `[B, T, U]` or the last one, and the last states."""
         cells, first = self.cells, keras.tree.flatten(x)[0]
-        constants = checks.constants(self, cells, constants)
+        constants = checks.constants(self, constants)
         if reset is not None:
             reset = checks.reset_mask(self, reset, first.shape)
             if reset.shape.rank == 1:
