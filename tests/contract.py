@@ -58,6 +58,8 @@ def check(descriptor, case):
         assert_close(a, e, OUTPUT_TOLERANCE[dtype], f"output {i} against Keras")
         assert a.dtype == e.dtype
     assert_all_close(
-        gradients, keras_gradients, GRADIENT_TOLERANCE[dtype],
+        gradients,
+        keras_gradients,
+        GRADIENT_TOLERANCE[dtype],
         [f"gradient of {n}" for n in names_of(descriptor, layer, states is not None)],
     )

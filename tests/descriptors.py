@@ -58,8 +58,13 @@ class Descriptor:
 def _layer(name, layer, step, state_count, **kwargs):
     def oracle(weights, x, mask, states, options):
         outputs, last, states = oracles.run(
-            step, weights, x, states, mask,
-            options.get("go_backwards", False), options.get("zero_output_for_mask", False),
+            step,
+            weights,
+            x,
+            states,
+            mask,
+            options.get("go_backwards", False),
+            options.get("zero_output_for_mask", False),
         )
         return [outputs if options.get("return_sequences") else last, *states]
 
@@ -72,8 +77,13 @@ def _layer(name, layer, step, state_count, **kwargs):
 def _rnn(name, cells, step, states):
     def oracle(weights, x, mask, states, options):
         outputs, last, states = oracles.run(
-            step, weights, x, states, mask,
-            options.get("go_backwards", False), options.get("zero_output_for_mask", False),
+            step,
+            weights,
+            x,
+            states,
+            mask,
+            options.get("go_backwards", False),
+            options.get("zero_output_for_mask", False),
         )
         return [outputs if options.get("return_sequences") else last, *states]
 
@@ -98,7 +108,9 @@ def _bidirectional(name, layer, step, state_count, merge, **kwargs):
     def make(namespace, options):
         dtype = {"dtype": options["dtype"]} if "dtype" in options else {}
         # Bidirectional itself has neither direction nor padding rule: both follow from it.
-        inner = {k: v for k, v in options.items() if k not in ("go_backwards", "zero_output_for_mask")}
+        inner = {
+            k: v for k, v in options.items() if k not in ("go_backwards", "zero_output_for_mask")
+        }
         return namespace.Bidirectional(
             getattr(namespace, layer)(U, **kwargs, **inner), merge_mode=merge, **dtype
         )
@@ -125,7 +137,7 @@ class KerasStack(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, shape):
-        for k, layer in enumerate(self.layers):
+        for layer in self.layers:
             layer.build(shape)
             directions = 2 if isinstance(layer, keras.layers.Bidirectional) else 1
             shape = (*shape[:2], U * directions + (D if self.skip else 0))
@@ -167,7 +179,9 @@ def _deep(name, layer, step, state_count, both=False, residual=False, skip=False
         return [y if options.get("return_sequences") else y[:, -1], *last]
 
     def make(namespace, options):
-        options = {k: v for k, v in options.items() if k not in ("go_backwards", "zero_output_for_mask")}
+        options = {
+            k: v for k, v in options.items() if k not in ("go_backwards", "zero_output_for_mask")
+        }
         inside = {**options, "return_sequences": True, "return_state": True}
         around = {k: options.get(k, False) for k in ("return_sequences", "return_state")}
         dtype = options.get("dtype")
@@ -229,8 +243,13 @@ LSTM = (
     _layer("lstm", "LSTM", oracles.lstm_step(), 2),
     _layer("lstm_no_bias", "LSTM", oracles.lstm_step(use_bias=False), 2, use_bias=False),
     _layer(
-        "lstm_activations", "LSTM", oracles.lstm_step("softsign", "hard_sigmoid"), 2,
-        activation="softsign", recurrent_activation="hard_sigmoid", unit_forget_bias=False,
+        "lstm_activations",
+        "LSTM",
+        oracles.lstm_step("softsign", "hard_sigmoid"),
+        2,
+        activation="softsign",
+        recurrent_activation="hard_sigmoid",
+        unit_forget_bias=False,
     ),
     _layer("lstm_linear", "LSTM", oracles.lstm_step("linear"), 2, activation=None),
     _projected(),
@@ -240,16 +259,28 @@ GRU = (
     _layer("gru_no_bias", "GRU", oracles.gru_step(use_bias=False), 1, use_bias=False),
     _layer("gru_before", "GRU", oracles.gru_step(reset_after=False), 1, reset_after=False),
     _layer(
-        "gru_before_no_bias", "GRU", oracles.gru_step(reset_after=False, use_bias=False), 1,
-        reset_after=False, use_bias=False,
+        "gru_before_no_bias",
+        "GRU",
+        oracles.gru_step(reset_after=False, use_bias=False),
+        1,
+        reset_after=False,
+        use_bias=False,
     ),
     _layer(
-        "gru_activations", "GRU", oracles.gru_step("elu", "hard_sigmoid"), 1,
-        activation="elu", recurrent_activation="hard_sigmoid",
+        "gru_activations",
+        "GRU",
+        oracles.gru_step("elu", "hard_sigmoid"),
+        1,
+        activation="elu",
+        recurrent_activation="hard_sigmoid",
     ),
     _layer(
-        "gru_before_activations", "GRU", oracles.gru_step("relu", "sigmoid", reset_after=False), 1,
-        activation="relu", reset_after=False,
+        "gru_before_activations",
+        "GRU",
+        oracles.gru_step("relu", "sigmoid", reset_after=False),
+        1,
+        activation="relu",
+        reset_after=False,
     ),
 )
 CELLS = (
@@ -257,7 +288,8 @@ CELLS = (
     _rnn("rnn_gru_cell", lambda k, o: k.GRUCell(U, **o), oracles.gru_step(), [U]),
     _rnn("rnn_simple_cell", lambda k, o: k.SimpleRNNCell(U, **o), oracles.simple_step(), [U]),
     _rnn(
-        "rnn_stack", _stack,
+        "rnn_stack",
+        _stack,
         oracles.stacked_step(
             (oracles.lstm_step(), oracles.gru_step(), oracles.simple_step()), (3, 3, 3), (2, 1, 1)
         ),

@@ -10,7 +10,9 @@ import numpy as np
 
 
 def sigmoid(v):
-    return np.where(v >= 0, 1 / (1 + np.exp(-np.abs(v))), np.exp(-np.abs(v)) / (1 + np.exp(-np.abs(v))))
+    return np.where(
+        v >= 0, 1 / (1 + np.exp(-np.abs(v))), np.exp(-np.abs(v)) / (1 + np.exp(-np.abs(v)))
+    )
 
 
 ACTIVATIONS = {

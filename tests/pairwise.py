@@ -9,7 +9,7 @@ import random
 
 
 def pairwise(options, allowed=lambda case: True, seed=0):
-    """options: dict name -> values. Yields dicts; every allowed pair of values is in one of them."""
+    """options: dict name -> values. Yields dicts; every allowed pair is in one of them."""
     names = list(options)
     rng = random.Random(seed)
 

@@ -12,9 +12,7 @@ import types
 import keras
 
 OWN_OPTIONS = ("backward", "jit_compile", "batch_parts", "return_ragged", "save_states")
-NAMES = (
-    "LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "LSTMCell", "GRUCell", "SimpleRNNCell"
-)
+NAMES = ("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "LSTMCell", "GRUCell", "SimpleRNNCell")
 IS_KERAS = os.environ.get("RNNX_TEST_SUBJECT") == "keras"
 
 

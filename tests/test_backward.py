@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import (
-    B, D, T, U, assert_all_close, inputs, loss_of, make_mask, states_like,
+    B,
+    D,
+    T,
+    U,
+    assert_all_close,
+    inputs,
+    loss_of,
+    make_mask,
+    states_like,
 )
 
 import keras_rnnx as rnnx
@@ -29,7 +37,9 @@ def gradients(layer, x, mask, states, way=None, graph=True):
         flat = keras.tree.flatten(states)
         with tf.GradientTape() as tape:
             tape.watch([x, *flat])
-            call = way or (lambda layer, x, mask, states: layer(x, states, mask=mask, training=True))
+            call = way or (
+                lambda layer, x, mask, states: layer(x, states, mask=mask, training=True)
+            )
             outputs = keras.tree.flatten(call(layer, x, mask, states))
             loss = loss_of(outputs)
         variables = [w.value for w in layer.trainable_weights]
@@ -91,7 +101,14 @@ def test_truncated_of_a_keras_cell():
 
 @pytest.mark.parametrize(
     "name, every",
-    [("lstm", 1), ("lstm", 3), ("gru_before", 7), ("gru", 20), ("simple", "sqrt"), ("rnn_stack", 2)],
+    [
+        ("lstm", 1),
+        ("lstm", 3),
+        ("gru_before", 7),
+        ("gru", 20),
+        ("simple", "sqrt"),
+        ("rnn_stack", 2),
+    ],
 )
 def test_checkpointed_gives_the_gradients_of_full(name, every):
     checkpointed = problem(name, "holes", backward=rnnx.Checkpointed(every))
@@ -159,7 +176,9 @@ def test_checkpointed_in_half_precision():
     for backward in ("full", rnnx.Checkpointed(5)):
         layer = rnnx.LSTM(U, dtype="mixed_bfloat16", backward=backward)
         layer.build((B, 60, D))
-        layer.set_weights([0.1 * w for w in descriptors.BY_NAME["lstm"].build(rnnx, {}).get_weights()])
+        layer.set_weights(
+            [0.1 * w for w in descriptors.BY_NAME["lstm"].build(rnnx, {}).get_weights()]
+        )
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(tf.cast(layer(x, training=True), tf.float32))
         found.append(tape.gradient(loss, [w.value for w in layer.trainable_weights]))
@@ -207,7 +226,8 @@ def test_clip_norm_is_per_sample_and_step(way):
 
 @pytest.mark.quick
 @pytest.mark.parametrize(
-    "backward", [rnnx.Full(clip_norm=2.0), rnnx.Truncated(5), rnnx.Checkpointed("sqrt", clip_norm=1.0)]
+    "backward",
+    [rnnx.Full(clip_norm=2.0), rnnx.Truncated(5), rnnx.Checkpointed("sqrt", clip_norm=1.0)],
 )
 def test_backward_is_saved_and_told_by_the_plan(backward):
     layer = rnnx.GRU(U, backward=backward)

@@ -45,7 +45,7 @@ def outputs_and_gradients(way, layer, x, mask, states):
 
 @pytest.mark.parametrize(
     "name, mask_kind, sizes",
-    # A repeated output comes from the chunk before; a layer that cannot give zeros has no mask here.
+    # A repeated output comes from the chunk before; one that cannot give zeros has no mask here.
     [(name, "holes" if gives_zeros(name) else "none", (3, 4)) for name in CAUSAL]
     + [(name, "none", (1,) * T) for name in ("simple", "lstm", "gru", "gru_before")],
 )
@@ -106,7 +106,9 @@ def test_stateful_fit_with_a_smaller_last_batch():
     np.testing.assert_allclose(layer.states[0], tf.concat([second, first[2:]], 0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["simple", "lstm", "gru", "rnn_stack", "both_gru", "both_unmerged"])
+@pytest.mark.parametrize(
+    "name", ["simple", "lstm", "gru", "rnn_stack", "both_gru", "both_unmerged"]
+)
 @pytest.mark.parametrize("sequences", [False, True])
 @pytest.mark.parametrize("state", [False, True])
 def test_symbolic_call_knows_the_shapes_and_types(name, sequences, state):

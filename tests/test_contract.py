@@ -76,13 +76,19 @@ def test_default_layer_keeps_the_contract(name, mode):
 def test_full_product(name, mask, dtype):
     """Every combination of what a call may ask for; the ways of computing it take turns."""
     free = (
-        "return_sequences", "return_state", "go_backwards", "zero_output_for_mask", "initial_state"
+        "return_sequences",
+        "return_state",
+        "go_backwards",
+        "zero_output_for_mask",
+        "initial_state",
     )
     turns = itertools.cycle(
         itertools.product(MODES, OPTIONS["backward"], OPTIONS["jit_compile"], [False, True])
     )
     for values in itertools.product([False, True], repeat=len(free)):
-        case = dict(zip(free, values, strict=True), layer=name, mask=mask, dtype=dtype, training=None)
+        case = dict(
+            zip(free, values, strict=True), layer=name, mask=mask, dtype=dtype, training=None
+        )
         case.update(zip(("mode", "backward", "jit_compile", "unroll"), next(turns), strict=True))
         case["unroll"] = case["unroll"] and case["mode"] != "unknown"
         if allowed(case):

@@ -29,6 +29,7 @@ from helpers import (
 
 import keras_rnnx as rnnx
 from keras_rnnx.engine import cudnn
+from keras_rnnx.layers import one_call
 
 LAYERS = {"lstm": rnnx.LSTM, "gru": rnnx.GRU}
 STATES = {"lstm": 2, "gru": 1}
@@ -96,6 +97,28 @@ def emulate(kind, x, states, matrices, biases, lengths):
     return np.stack(outputs), states
 
 
+def emulate_layer(kind, x, cells, lengths):
+    """A layer of one or two directions: outputs side by side, and the last states of each."""
+    outputs, last = [], []
+    for (matrices, biases, states), turn in zip(cells, (lambda a: a, real_steps_turned(lengths))):
+        y, new = emulate(kind, turn(x), states, matrices, biases, lengths)
+        outputs.append(turn(y))
+        last.append(new)
+    return np.concatenate(outputs, axis=-1), last
+
+
+def real_steps_turned(lengths):
+    """cuDNN's backward direction begins with the last real step of each row."""
+
+    def turn(a):
+        turned = a.copy()
+        for row, length in enumerate(lengths):
+            turned[:length, row] = a[:length, row][::-1]
+        return turned
+
+    return turn
+
+
 class Emulator:
     """Stands in for `tf.raw_ops.CudnnRNNV3` in eager mode, with gradients by finite differences."""
 
@@ -113,11 +136,19 @@ class Emulator:
         assert np.all(lengths > 0) and np.all(lengths <= steps)
         turn = (lambda a: a) if self.time_major else (lambda a: a.swapaxes(0, 1))
 
+        directions = {"unidirectional": 1, "bidirectional": 2}[options["direction"]]
+
         def compute(x, h, c, params):
-            matrices, biases = read(params, kind, [x.shape[-1]], h.shape[-1])
-            (states,) = zip(*(turn(state) for state in (h, c)[: STATES[kind]]))
-            outputs, last = emulate(kind, turn(x), states, matrices[0], biases[0], lengths)
-            last = [turn(state[None]) for state in last]
+            states = list(zip(*(turn(state) for state in (h, c)[: STATES[kind]]), strict=True))
+            units, above = h.shape[-1], len(states) - directions
+            sizes = directions * [x.shape[-1]] + above * [directions * units]
+            cells = list(zip(*read(params, kind, sizes, units), states, strict=True))
+            outputs, last = turn(x), []
+            for k in range(0, len(cells), directions):
+                layer = cells[k : k + directions]
+                outputs, new = emulate_layer(kind, outputs, layer, lengths)
+                last.extend(new)
+            last = [turn(np.stack(state)) for state in zip(*last, strict=True)]
             return turn(outputs), last[0], last[1] if kind == "lstm" else np.zeros(0)
 
         @tf.custom_gradient
@@ -199,7 +230,9 @@ def by_cudnn(kind, layer, x, lengths, states, training):
     with tf.GradientTape() as tape:
         tape.watch([x, *states, *weights.values()])
         time_major = tf.transpose(x, [1, 0, 2])
-        outputs, last = cudnn.run(kind, time_major, weights, tuple(states), lengths, training)
+        outputs, (last,) = cudnn.run(
+            kind, time_major, [weights], [tuple(states)], lengths, training
+        )
         results = [tf.transpose(outputs, [1, 0, 2]), *last]
         loss = loss_of(results)
     return results, tape.gradient(loss, [x, *states, *weights.values()])
@@ -296,7 +329,7 @@ def operations(function, kind, lengths):
 @pytest.mark.parametrize("training", [True, False])
 def test_a_graph_holds_one_call(kind, lengths, training):
     def outputs(layer, x, lengths, states):
-        return cudnn.run(kind, x, tensors_of(layer), states, lengths, training)
+        return cudnn.run(kind, x, [tensors_of(layer)], [states], lengths, training)
 
     def gradients(layer, x, lengths, states):
         return by_cudnn(kind, layer, x, lengths, states, training)
@@ -324,7 +357,7 @@ def test_a_second_derivative_is_an_error():
 @pytest.mark.quick
 def test_the_operation_takes_these_dtypes():
     _, (operation,) = operations(
-        lambda layer, x, lengths, states: cudnn.run("lstm", x, tensors_of(layer), states),
+        lambda layer, x, lengths, states: cudnn.run("lstm", x, [tensors_of(layer)], [states]),
         "lstm",
         None,
     )
@@ -423,6 +456,122 @@ def test_layer_on_cudnn(kind, mask, options, with_cudnn):
     assert tf.raw_ops.CudnnRNNV3.training == [True]
     for actual, wanted in zip(sum(results, []), sum(expected, []), strict=True):
         np.testing.assert_allclose(actual, wanted, rtol=1e-6, atol=1e-8)
+
+
+def deep(kind, **options):
+    options = dict(return_sequences=True, return_state=True) | options
+    return LAYERS[kind](U, dtype="float64", seed=3, **options)
+
+
+def both(kind, merge_mode="concat", **options):
+    return rnnx.Bidirectional(deep(kind, **options), merge_mode, dtype="float64")
+
+
+TOGETHER = {
+    "stack": lambda kind, **options: rnnx.Stack(deep(kind, **options), 3),
+    "both": both,
+    "both_apart": lambda kind, **options: both(kind, None, **options),
+    "deep_both": lambda kind, **options: rnnx.Stack(both(kind, **options), 2),
+    "other_merge": lambda kind, **options: rnnx.Stack(
+        [both(kind, **options), both(kind, "mul", **options)]
+    ),
+}
+
+
+def together_and_apart(name, kind, **options):
+    """The layer that cuDNN runs in one call, and one with the same weights that loops."""
+    pair = [TOGETHER[name](kind, use_cudnn=use, **options) for use in ("auto", False)]
+    for layer in pair:
+        layer.build((None, None, D))
+        layer.set_weights(weights_like(layer, seed=1))
+    return pair
+
+
+def states_of(name, kind):
+    count = {"stack": 3, "both": 2, "both_apart": 2, "deep_both": 4, "other_merge": 4}[name]
+    return states_like([U] * count * STATES[kind], dtype="float64")
+
+
+@kinds
+@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.parametrize("mask", ["none", "right", "holes", "empty_rows"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"return_sequences": True},
+        {"return_sequences": False},
+        {"return_sequences": False, "zero_output_for_mask": True},
+    ],
+)
+def test_layers_and_directions_in_one_call(name, kind, mask, options, with_cudnn):
+    mask, x, states = make_mask(mask), inputs(dtype="float64"), states_of(name, kind)
+    results = [
+        keras.tree.flatten(layer(x, initial_state=states, mask=mask, training=True))
+        for layer in together_and_apart(name, kind, **options)
+    ]
+    assert tf.raw_ops.CudnnRNNV3.training == [True]
+    assert_all_close(*results, 1e-12, [f"result {n}" for n in range(len(results[0]))])
+
+
+@kinds
+@pytest.mark.parametrize(
+    "name, mask", list(zip(TOGETHER, ["holes", "none", "right", "holes", "none"]))
+)
+def test_gradients_of_one_call(name, mask, kind, with_cudnn):
+    mask, x, states = make_mask(mask), inputs(dtype="float64"), states_of(name, kind)
+    results, expected = (
+        run_in_mode(outputs_and_gradients(layer, training=True), "eager", x, mask, states)
+        for layer in together_and_apart(name, kind)
+    )
+    assert tf.raw_ops.CudnnRNNV3.training == [True]
+    for actual, wanted in zip(sum(results, []), sum(expected, []), strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", TOGETHER)
+def test_a_model_on_one_call_starts_from_zeros(name, with_cudnn):
+    layers = together_and_apart(name, "lstm", return_state=False, return_sequences=False)
+    x = inputs(dtype="float64")
+    results, expected = (keras.tree.flatten(layer(x)) for layer in layers)
+    assert_all_close(results, expected, 1e-12, ["outputs"] * len(results))
+    assert tf.raw_ops.CudnnRNNV3.training == [False]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    "make, reason",
+    [
+        (lambda: [rnnx.LSTM(U), rnnx.LSTM(U + 1)], "differ in kind or size"),
+        (lambda: [rnnx.LSTM(U), rnnx.GRU(U)], "differ in kind or size"),
+        (lambda: [rnnx.LSTM(U), rnnx.LSTM(U, dtype="float64")], "differ in dtype"),
+        (lambda: [rnnx.LSTM(U), rnnx.LSTM(U, recurrent_dropout=0.1)], "not RecurrentDropout"),
+        (lambda: [rnnx.LSTM(U), rnnx.LSTM(U, dropout=0.1)], "drop inputs of their own"),
+        (lambda: [rnnx.GRU(U), rnnx.GRU(U, use_cudnn=False)], "use_cudnn=False"),
+        (lambda: [rnnx.GRU(U, stateful=True), rnnx.GRU(U)], "keep states"),
+        (lambda: [rnnx.GRU(U, activity_regularizer="l2"), rnnx.GRU(U)], "activity_regularizer"),
+        (lambda: [rnnx.GRU(U, go_backwards=True), rnnx.GRU(U)], "goes backwards by itself"),
+        (lambda: [rnnx.GRU(U), rnnx.Bidirectional(rnnx.GRU(U))], "one direction and some two"),
+    ],
+)
+def test_what_keeps_layers_apart(make, reason, with_cudnn):
+    stack = rnnx.Stack(make())
+    pair = lambda one: (one.forward_layer, one.backward_layer)
+    two = lambda one: isinstance(one, rnnx.Bidirectional)
+    ways = [pair(one) if two(one) else (one,) for one in stack.layers]
+    assert reason in one_call.obstacle(ways, training=True)
+    assert one_call.obstacle([(rnnx.GRU(U),), (rnnx.GRU(U),)], training=True) is None
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("options", [{"residual": True}, {"skip": True}, {"dropout": 0.5}])
+def test_what_happens_between_layers_keeps_them_apart(options, with_cudnn):
+    emulator = tf.raw_ops.CudnnRNNV3
+    stack = rnnx.Stack(rnnx.GRU(D, dtype="float64"), 2, **options)  # whose dtype it takes over
+    stack(inputs(dtype="float64"), training=True)
+    assert emulator.training == [True, True]
+    stack(inputs(dtype="float64"), training=True, reset_mask=[True, False, False])
+    assert len(emulator.training) == 4
 
 
 @pytest.mark.quick

@@ -21,9 +21,7 @@ WAYS = {
 
 def copying_layer(units, **options):
     """h' = x + h on this layer is easily read: no bias, no activation, no mixing of units."""
-    layer = rnnx.SimpleRNN(
-        units, activation=None, use_bias=False, return_sequences=True, **options
-    )
+    layer = rnnx.SimpleRNN(units, activation=None, use_bias=False, return_sequences=True, **options)
     layer.build((None, None, units))
     return layer
 
@@ -60,7 +58,7 @@ def test_one_mask_per_sample_for_the_whole_sequence(read, way):
 
 @pytest.mark.parametrize("read", [read_input_mask, read_recurrent_mask])
 def test_statistics(read):
-    """Rate per unit, and no correlation of two units or of two samples, to 5 standard deviations."""
+    """Rate per unit, and no correlation of two units or of two samples, to 5 deviations."""
     batch = 4000
     kept = read(seed=2, batch=batch, steps=1)[:, 0] > 0
     deviation = np.sqrt(RATE * (1 - RATE) / batch)

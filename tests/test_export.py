@@ -179,9 +179,7 @@ def test_export_after_a_compiled_fit(tmp_path):
     ops, must_compile = reachable(tmp_path / "model")
     assert not must_compile and not strangers(ops)
     loaded = tf.saved_model.load(str(tmp_path / "model"))
-    np.testing.assert_allclose(
-        loaded.serve(REQUESTS[1]), model(REQUESTS[1]), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(loaded.serve(REQUESTS[1]), model(REQUESTS[1]), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
@@ -189,9 +187,11 @@ def test_export_in_another_precision(policy, tmp_path):
     model = keras.Sequential([keras.Input((None, D)), rnnx.GRU(U, dtype=policy)])
     model.set_weights(weights_like(model))
     model.export(tmp_path / "model", verbose=False)
-    (answer,) = tf.saved_model.load(str(tmp_path / "model")).signatures["serving_default"](
-        tf.constant(REQUESTS[0])
-    ).values()
+    (answer,) = (
+        tf.saved_model.load(str(tmp_path / "model"))
+        .signatures["serving_default"](tf.constant(REQUESTS[0]))
+        .values()
+    )
     expected = model(REQUESTS[0])
     assert answer.dtype == expected.dtype
     np.testing.assert_allclose(

@@ -197,9 +197,7 @@ def test_stateful_training(jit_compile):
     for layers in (keras.layers, rnnx):
         keras.utils.set_random_seed(0)
         layer = layers.LSTM(U, stateful=True)
-        model = keras.Sequential(
-            [keras.Input(batch_shape=(4, T, D)), layer, keras.layers.Dense(1)]
-        )
+        model = keras.Sequential([keras.Input(batch_shape=(4, T, D)), layer, keras.layers.Dense(1)])
         model.compile("sgd", "mse", jit_compile=jit_compile)
         model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
         states.append([state.numpy() for state in layer.states])
@@ -276,9 +274,7 @@ SEQUENCES = {"return_sequences": True, "return_state": True}
 @pytest.mark.parametrize("name", CELLS)
 def test_keras_cells_in_our_rnn(name, mask):
     theirs = CELLS[name][0]
-    same_results(
-        keras.layers.RNN(theirs(U), **SEQUENCES), rnnx.RNN(theirs(U), **SEQUENCES), mask
-    )
+    same_results(keras.layers.RNN(theirs(U), **SEQUENCES), rnnx.RNN(theirs(U), **SEQUENCES), mask)
 
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["no mask", "mask"])

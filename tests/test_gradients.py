@@ -370,6 +370,8 @@ def test_gradient_of_a_sequence_that_is_longer_than_the_last():
         expected = outputs_and_gradients(theirs)(x, None, None)
         for part in (0, 1):
             assert_all_close(
-                arrays(found[part]), arrays(expected[part]), 1e-4,
+                arrays(found[part]),
+                arrays(expected[part]),
+                1e-4,
                 [f"result {part} {i}" for i in range(len(expected[part]))],
             )

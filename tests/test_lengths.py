@@ -108,7 +108,8 @@ def test_a_mask_is_not_lost_beside_initial_states():
     x = keras.layers.Masking(-1.0)(np.where(make_mask("right")[..., None], inputs(), -1.0))
     states = states_like([U, U])
     assert_equal(
-        layer(x, initial_state=states), layer(inputs(), initial_state=states, mask=make_mask("right"))
+        layer(x, initial_state=states),
+        layer(inputs(), initial_state=states, mask=make_mask("right")),
     )
 
 
@@ -119,9 +120,15 @@ def test_a_mask_is_not_lost_beside_initial_states():
         (dict(sequence_length=[1.0, 2.0, 3.0]), "type float32.*expected one integer per sample"),
         (dict(sequence_length=[1, 2]), r"shape \(2,\).*batch of 3, expected one integer"),
         (dict(sequence_length=[[1, 2, 3]]), r"shape \(1, 3\).*expected one integer"),
-        (dict(reset_mask=np.ones((B, T, 1))), r"reset_mask of shape \(3, 7, 1\).*expected \(batch,\)"),
+        (
+            dict(reset_mask=np.ones((B, T, 1))),
+            r"reset_mask of shape \(3, 7, 1\).*expected \(batch,\)",
+        ),
         (dict(reset_mask=np.ones(B + 1)), r"reset_mask of shape \(4,\)"),
-        (dict(constants={"memory": np.ones((B, 2))}), "got constants .'memory'.*expected a dict with"),
+        (
+            dict(constants={"memory": np.ones((B, 2))}),
+            "got constants .'memory'.*expected a dict with",
+        ),
     ],
 )
 def test_what_does_not_go_with_the_input(call, message):
@@ -232,12 +239,16 @@ def test_reset_at_a_masked_step_waits_for_the_next():
     np.testing.assert_allclose(output[0, 4:], anew[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(last[1], np.zeros(U))
     np.testing.assert_allclose(last[2], np.zeros(U))
-    np.testing.assert_allclose(output[1, :5], layer(x[1:2, :5], start[0][1:2])[0][0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        output[1, :5], layer(x[1:2, :5], start[0][1:2])[0][0], rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["lstm", "rnn_stack", "deep_lstm"])
 def test_rows_of_a_batch_begin_anew(name):
-    layer = descriptors.BY_NAME[name].build(rnnx, {"stateful": "any_batch", "return_sequences": True})
+    layer = descriptors.BY_NAME[name].build(
+        rnnx, {"stateful": "any_batch", "return_sequences": True}
+    )
     fresh = np.asarray(layer(inputs()))
     layer(inputs(seed=5))
     kept = np.asarray(layer(inputs(), reset_mask=[False, True, False]))
@@ -286,7 +297,10 @@ def test_constants_reach_every_step(backward, rows):
             loss = tf.reduce_sum(tf.sin(y))
         np.testing.assert_allclose(output[row], y[0], rtol=1e-10)
         np.testing.assert_allclose(
-            gradient[row], tape.gradient(loss, plain.trainable_weights[2].value), rtol=1e-9, atol=1e-12
+            gradient[row],
+            tape.gradient(loss, plain.trainable_weights[2].value),
+            rtol=1e-9,
+            atol=1e-12,
         )
     with pytest.raises(ValueError, match="expected a dict with .'speaker'."):
         layer(x)

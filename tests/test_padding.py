@@ -58,9 +58,7 @@ def test_nan_in_padding_of_one_row_leaves_the_other_rows(name):
     together, _ = compute(x, mask)
     for row in range(B):
         alone, _ = compute(x[row : row + 1], mask[row : row + 1])
-        assert_all_close(
-            alone, [t[row : row + 1] for t in together], 1e-6, ["output"] * len(alone)
-        )
+        assert_all_close(alone, [t[row : row + 1] for t in together], 1e-6, ["output"] * len(alone))
 
 
 @every_layer
@@ -107,4 +105,3 @@ def test_sequence_of_zero_steps(name, mode, sequences):
         assert not g.any(), "no step, so no weight was used"
     for given, g in zip(keras.tree.flatten(states), gradients[1 : 1 + count], strict=True):
         assert g.shape == given.shape and g.any(), "the state is returned, so it has a gradient"
-

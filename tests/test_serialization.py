@@ -211,7 +211,8 @@ def test_keras_file_of_a_model_in_training(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "source, target", [(rnnx, rnnx), (keras.layers, rnnx), (rnnx, keras.layers)],
+    "source, target",
+    [(rnnx, rnnx), (keras.layers, rnnx), (rnnx, keras.layers)],
     ids=["ours to ours", "Keras to ours", "ours to Keras"],
 )
 def test_weights_file(tmp_path, source, target):
@@ -347,8 +348,14 @@ def test_seed_decides_the_noise(name):
 
 NEW = {
     "Stack": lambda: rnnx.Stack(
-        [rnnx.GRU(4), rnnx.GRU(4, return_sequences=True)], dropout=0.1, dropout_mode="step",
-        residual=True, skip=True, seed=3, return_sequences=False, return_state=True,
+        [rnnx.GRU(4), rnnx.GRU(4, return_sequences=True)],
+        dropout=0.1,
+        dropout_mode="step",
+        residual=True,
+        skip=True,
+        seed=3,
+        return_sequences=False,
+        return_state=True,
     ),
     "InitialState": lambda: rnnx.InitialState([3, 4], 7, "ones", keras.regularizers.L2(0.1)),
     "TimeDistributed": lambda: rnnx.TimeDistributed(keras.layers.Dense(3), fold=False),

@@ -112,7 +112,9 @@ def test_layers_draw_noise_of_their_own():
     stack = rnnx.Stack(rnnx.LSTM(U, dropout=0.5, recurrent_dropout=0.2, seed=4), 3)
     assert len({layer.cell.seed for layer in stack.layers}) == 3
     both = rnnx.Stack(rnnx.Bidirectional(rnnx.LSTM(U, dropout=0.5, seed=4)), 2)
-    seeds = [way.cell.seed for one in both.layers for way in (one.forward_layer, one.backward_layer)]
+    seeds = [
+        way.cell.seed for one in both.layers for way in (one.forward_layer, one.backward_layer)
+    ]
     assert len(set(seeds)) == 4
 
 
@@ -136,7 +138,9 @@ def test_layers_may_differ():
 
 def test_saved_and_loaded(tmp_path):
     x = keras.Input((None, D))
-    stack = rnnx.Stack(rnnx.Bidirectional(rnnx.LSTM(U)), 2, dropout=0.1, dropout_mode="step", seed=1)
+    stack = rnnx.Stack(
+        rnnx.Bidirectional(rnnx.LSTM(U)), 2, dropout=0.1, dropout_mode="step", seed=1
+    )
     model = keras.Model(x, keras.layers.Dense(2)(stack(x)))
     model.compile("adam", "mse")
     model.fit(inputs(), np.ones((B, 2)), verbose=0)

@@ -18,7 +18,9 @@ CAUSAL = sorted(d.name for d in descriptors.ALL if d.causal)
 @pytest.mark.parametrize("graph", [False, True])
 def test_steps_are_the_sequence(name, graph):
     descriptor = descriptors.BY_NAME[name]
-    layer = descriptor.build(rnnx, {"return_sequences": True, "return_state": True, "dtype": "float64"})
+    layer = descriptor.build(
+        rnnx, {"return_sequences": True, "return_state": True, "dtype": "float64"}
+    )
     x = tf.constant(inputs(dtype="float64"))
     expected, *last = layer(x)
     step = tf.function(layer.step) if graph else layer.step
@@ -66,10 +68,16 @@ def test_step_builds_a_layer():
     [
         (lambda: rnnx.Bidirectional(rnnx.LSTM(U)).step(), "both ends, and a stream has only one"),
         (lambda: rnnx.Bidirectional(rnnx.LSTM(U)).initial_states(3), "a stream has only one"),
-        (lambda: rnnx.GRU(U, go_backwards=True).step(inputs()[:, 0], []), "go_backwards=True.*first"),
+        (
+            lambda: rnnx.GRU(U, go_backwards=True).step(inputs()[:, 0], []),
+            "go_backwards=True.*first",
+        ),
         (lambda: session(rnnx.Bidirectional(rnnx.LSTM(U))), "a stream has only one"),
         (lambda: session(keras.layers.LSTM(U)), "keras.layers.LSTM.*Use keras_rnnx.LSTM"),
-        (lambda: session(rnnx.GRU(U, return_sequences=True), keras.layers.Conv1D(2, 3)), "Conv1D.*needs other steps"),
+        (
+            lambda: session(rnnx.GRU(U, return_sequences=True), keras.layers.Conv1D(2, 3)),
+            "Conv1D.*needs other steps",
+        ),
         (
             lambda: rnnx.StreamingSession(started()).feed(1, inputs()[0]),
             "initial_state in a model that streams",
@@ -111,7 +119,9 @@ class Subclassed(keras.Model):
 
 def functional():
     x = keras.Input((None, D))
-    y = rnnx.Stack(rnnx.GRU(U, return_sequences=True, dropout=0.5), 2, residual=True, dropout=0.5)(x)
+    y = rnnx.Stack(rnnx.GRU(U, return_sequences=True, dropout=0.5), 2, residual=True, dropout=0.5)(
+        x
+    )
     y = rnnx.RNN([rnnx.LSTMCell(U), rnnx.SimpleRNNCell(U + 1)], return_sequences=True)(y)
     y = rnnx.TimeDistributed(keras.layers.Dense(3))(keras.layers.LayerNormalization()(y))
     return keras.Model(x, {"a": y, "b": keras.layers.Dense(2)(y)})
@@ -138,7 +148,9 @@ def test_chunks_of_a_session_are_the_sequence(name):
                 parts[client].append(feed(client, x[client, ends[i] : ends[i + 1]]))
     for client, chunks in parts.items():
         for found, e in zip(
-            zip(*map(keras.tree.flatten, chunks), strict=True), keras.tree.flatten(expected), strict=True
+            zip(*map(keras.tree.flatten, chunks), strict=True),
+            keras.tree.flatten(expected),
+            strict=True,
         ):
             np.testing.assert_allclose(np.concatenate(found), e[client], rtol=1e-5, atol=1e-6)
 
@@ -251,7 +263,10 @@ def test_learned_initial_states(keys, tmp_path):
     [
         (lambda: rnnx.InitialState([4, 0]), "expected a positive integer, got 0"),
         (lambda: rnnx.InitialState(4, num_keys=0), "`num_keys`, expected a positive integer"),
-        (lambda: rnnx.InitialState(4, 3)(np.ones((3,), "float32")), "expected one integer per sample"),
+        (
+            lambda: rnnx.InitialState(4, 3)(np.ones((3,), "float32")),
+            "expected one integer per sample",
+        ),
     ],
 )
 def test_initial_states_that_cannot_be(make, message):

@@ -1,6 +1,6 @@
-"""LSTM and GRU over a whole sequence as one call of cuDNN.
+"""LSTM and GRU over a whole sequence, layers and directions together, as one call of cuDNN.
 
-    outputs, states = run_masked("lstm", x, weights, states, training=True, mask=mask)
+    (outputs,), (states,) = run_masked("lstm", x, [weights], [states], training=True, mask=mask)
 
 cuDNN computes one kind of LSTM and one of GRU, on NVIDIA's GPUs, and reads all weights from one
 flat buffer: `obstacle` says what it cannot compute, `pack` makes the buffer.
@@ -103,9 +103,10 @@ def pack(kind, cells):
 def run_masked(
     kind,
     x,
-    weights,
+    cells,
     states,
     *,
+    directions=1,
     training=False,
     mask=None,
     steps=None,
@@ -115,83 +116,106 @@ def run_masked(
     """As `run`, with a mask `[T, B]` of any pattern, and the arguments of `keras_rnnx.engine.run`.
 
     The real steps of each row are gathered at its start, and the outputs go back to where they
-    belong: since nothing happens in a masked step, the recurrence is the same.
+    belong: since nothing happens in a masked step, the recurrence is the same. With two directions
+    and a mask, outputs of all steps need `zero_masked`.
+
+    Returns:
+        The outputs of each direction of the last layer, a list of `[T, B, U]`, all in the order of
+        x, or of `[B, U]`, each direction's last; and the last states of each cell.
     """
     if mask is None and steps is not None and not isinstance(steps, int):
         mask = tf.repeat((tf.range(tf.shape(x)[0]) < steps)[:, None], tf.shape(x)[1], axis=1)
-    if mask is None:
-        outputs, last = run(kind, x, weights, states, training=training)
-        return (outputs[-1] if last_only else outputs), last
-    x, lengths = masking.real_steps_first(x, mask)
-    outputs, last = run(kind, x, weights, states, lengths, training)
-    outputs = masking.back_to_places(outputs, mask, zero_masked)
-    return (outputs[-1] if last_only else outputs), last
+    lengths = None
+    if mask is not None:
+        x, lengths = masking.real_steps_first(x, mask)
+    outputs, last = run(kind, x, cells, states, lengths, training, directions)
+    if not last_only:
+        outputs = tf.split(outputs, directions, axis=-1)
+        if mask is not None:
+            outputs = [masking.back_to_places(one, mask, zero_masked) for one in outputs]
+        return outputs, last
+    outputs = [of_cell[0] for of_cell in last[-directions:]]  # h, which is the output
+    if mask is not None:
+        real = (mask[-1], mask[0]) if zero_masked else (lengths > 0, lengths > 0)
+        pairs = zip(real, outputs)
+        outputs = [select(keep, h, tf.zeros([], x.dtype)) for keep, h in pairs]
+    return outputs, last
 
 
-def run(kind, x, weights, states, lengths=None, training=False):
-    """Outputs `[T, B, U]` and last states of one layer.
+def run(kind, x, cells, states, lengths=None, training=False, directions=1):
+    """Outputs `[T, B, directions * U]` of the last layer and last states of all cells.
 
     Args:
         kind: "lstm" or "gru".
         x: `[T, B, D]`, zeros in padded steps.
-        weights: `{name: tensor}`, see `pack`, in whatever dtype.
-        states: `(h, c)` or `(h,)`, `[B, U]` each, before the first step.
+        cells: the weights of each cell, see `pack`, in whatever dtype.
+        states: for each cell `(h, c)` or `(h,)`, `[B, U]` each, before the first step.
         lengths: `[B]` int32, how many steps of each row are real, all of them before the padding;
             0 is allowed. None if all steps are real.
         training: whether to keep what the backward pass needs. If not, and a backward pass
             comes, it runs forward again.
+        directions: 2 if every second cell goes backward in time.
 
     Outputs of padded steps are zeros; the last states are those after a row's last real step.
     """
-    params = tf.cast(pack(kind, [weights]), x.dtype)
     compute = _call if training else _call_without_saving
+    params = tf.cast(pack(kind, cells), x.dtype)
+    of_all_cells = zip(*states)  # h of all cells, then c
     if lengths is None:
         full = tf.fill([tf.shape(x)[1]], tf.shape(x)[0])
-        outputs, *last = compute(kind, full, True, x, params, *states)
-        return outputs, tuple(last)
+        stacked = [tf.stack(s, axis=0) for s in of_all_cells]
+        outputs, *last = compute(kind, directions, full, True, x, params, *stacked)
+        return outputs, _by_cell(last, len(cells), axis=0)
     # Time-major, the kernel would keep the descriptor for padding or the one without, as its first
     # batch needs it, and a padded batch after a full one fails (tensorflow/tensorflow#41630).
     # Batch-major it is always ready for padding.
     x = swap_time_and_batch(x)
+    stacked = [tf.stack(s, axis=1) for s in of_all_cells]
     # cuDNN refuses rows without a step: they take one, and nothing of it is used.
-    outputs, *last = compute(kind, tf.maximum(lengths, 1), False, x, params, *states)
+    lengths_or_1 = tf.maximum(lengths, 1)
+    outputs, *last = compute(kind, directions, lengths_or_1, False, x, params, *stacked)
     real = lengths > 0
     outputs = select(real, outputs, tf.zeros([], x.dtype))
-    last = tuple(select(real, new, old) for new, old in zip(last, states, strict=True))
-    return swap_time_and_batch(outputs), last
+    last = [select(real, new, old) for new, old in zip(last, stacked, strict=True)]
+    return swap_time_and_batch(outputs), _by_cell(last, len(cells), axis=1)
 
 
-def _call(kind, lengths, time_major, x, params, *states, training=True):
-    """The operation: outputs, laid out as `x` is, and last states."""
-    layers = 0 if time_major else 1  # the axis of the states for layers and directions: one here
+def _by_cell(states, cells, axis):
+    """`[..., cells, ...]` of h and perhaps of c, as a tuple for each cell."""
+    return list(zip(*(tf.unstack(state, cells, axis=axis) for state in states)))
+
+
+def _call(kind, directions, lengths, time_major, x, params, *states, training=True):
+    """The operation: outputs, laid out as `x` is, and last states of all cells."""
     results = tf.raw_ops.CudnnRNNV3(
         input=x,
-        input_h=tf.expand_dims(states[0], layers),
+        input_h=states[0],
         # A GRU has no c, and its kernel leaves that gradient undefined: a constant takes it.
-        input_c=tf.expand_dims(states[1], layers) if kind == "lstm" else tf.zeros([], x.dtype),
+        input_c=states[1] if kind == "lstm" else tf.zeros([], x.dtype),
         params=params,
         sequence_lengths=lengths,
         rnn_mode=kind,
+        direction=("unidirectional", "bidirectional")[directions - 1],
         is_training=training,
         time_major=time_major,
     )
-    last = (results.output_h, results.output_c)[: len(states)]
-    return results.output, *(tf.squeeze(state, layers) for state in last)
+    return results.output, *(results.output_h, results.output_c)[: len(states)]
 
 
-def _call_without_saving(kind, lengths, time_major, *tensors):
+def _call_without_saving(kind, directions, lengths, time_major, *tensors):
     """The operation for inference, which TensorFlow refuses to differentiate: if a backward pass
     comes, it runs forward again."""
+    options = (kind, directions, lengths, time_major)
 
     @tf.custom_gradient
     def infer(*tensors):
         def grad(*d_results):
             with tf.GradientTape() as tape:
                 tape.watch(tensors)
-                results = _call(kind, lengths, time_major, *tensors)
+                results = _call(*options, *tensors)
             return tape.gradient(results, tensors, output_gradients=d_results)
 
-        return _call(kind, lengths, time_major, *tensors, training=False), grad
+        return _call(*options, *tensors, training=False), grad
 
     return infer(*tensors)
 

@@ -101,9 +101,7 @@ class Recurrence(Step):
 
     # -- the loop itself -------------------------------------------------------------------
 
-    def forward(
-        self, data, outputs, products=(), keep=False, split=None, differentiable=False
-    ):
+    def forward(self, data, outputs, products=(), keep=False, split=None, differentiable=False):
         """`Forward`; `keep` says whether anything is kept of states and products."""
         arrays = lambda specs: [self.array(data, spec) for spec in specs]
         out_arrays = [] if self.last_only else arrays(outputs)

@@ -87,13 +87,17 @@ def back(recurrence, data, saved, d_outs, d_states, d_last=()):
         return tuple(d_states), d_back, sums, handles
 
     carry = (tuple(d_states), d_previous, sums, tuple(a.start() for a in every))
-    d_states, d_previous, sums, handles = repeat(
-        last - first, read, body, carry, recurrence.unroll
-    )
+    d_states, d_previous, sums, handles = repeat(last - first, read, body, carry, recurrence.unroll)
     stacks = [a.stack(h) for a, h in zip(every, handles, strict=True)]
     dx, dp, inputs = cut(stacks, len(dx_arrays), len(dp_arrays))
     d_weights, d_constants = _after_loop(
-        recurrence, data, saved, replay.notes, sums, dp, inputs,
+        recurrence,
+        data,
+        saved,
+        replay.notes,
+        sums,
+        dp,
+        inputs,
         None if last is data.steps else last,
     )
     dx = spread([*dx, *dp], replay.notes.dx, data.xs)

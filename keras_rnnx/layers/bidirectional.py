@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_rnnx.layers import checks
 from keras_rnnx.layers import lengths
+from keras_rnnx.layers import one_call
 from keras_rnnx.layers.base import SequenceLayer
 from keras_rnnx.layers.streams import stream
 
@@ -153,33 +154,34 @@ class Bidirectional(SequenceLayer):
             self.step()
         lengths_given = sequence_length is not None or lengths.is_ragged(sequences)
         sequences, mask = lengths.with_mask(self, sequences, mask, sequence_length)
-        forward_state = backward_state = None
-        if initial_state is not None:
-            half = self._half(initial_state)
-            forward_state, backward_state = initial_state[:half], initial_state[half:]
-        resets = self._resets(reset_mask)
-
-        def run(layer, state):
-            more = resets[layer.go_backwards]
-            return layer(sequences, initial_state=state, mask=mask, training=training, **more)
-
-        y, y_back = run(self.forward_layer, forward_state), run(self.backward_layer, backward_state)
-        states = ()
-        if self.return_state:
-            states = (*y[1:], *y_back[1:])
-            y, y_back = y[0], y_back[0]
+        half = None if initial_state is None else self._half(initial_state)
+        ways = (self.forward_layer, self.backward_layer)
+        if one_call.obstacle([ways], training, resets=reset_mask is not None) is None:
+            (y, y_back), states = one_call.run([ways], sequences, initial_state, mask, training)
+        else:
+            given = (None, None) if half is None else (initial_state[:half], initial_state[half:])
+            options = dict(mask=mask, training=training)
+            y, y_back, states = self._one_by_one(sequences, given, reset_mask, options)
         y = keras.ops.cast(y, self.compute_dtype)
         y_back = keras.ops.cast(y_back, self.compute_dtype)
-        if self.return_sequences:
-            # Each direction gives its outputs in its own order; the caller wants that of the input.
-            if self.forward_layer.go_backwards:
-                y = keras.ops.flip(y, axis=1)
-            if self.backward_layer.go_backwards:
-                y_back = keras.ops.flip(y_back, axis=1)
-        output = self.as_asked(self._merge(y, y_back), mask, lengths_given)
+        output = self.as_asked(self.merge(y, y_back), mask, lengths_given)
         if self.return_state:
             return (*output, *states) if self.merge_mode is None else (output, *states)
         return output
+
+    def _one_by_one(self, sequences, given, reset_mask, options):
+        """The outputs of both directions, in the order of the input, and the states."""
+        outputs, states = [], []
+        for layer, start in zip((self.forward_layer, self.backward_layer), given, strict=True):
+            more = self._resets(reset_mask)[layer.go_backwards]
+            y = layer(sequences, initial_state=start, **options, **more)
+            if self.return_state:
+                y, *last = y
+                states.extend(last)
+            if self.return_sequences and layer.go_backwards:
+                y = keras.ops.flip(y, axis=1)  # it gives its outputs in its own order
+            outputs.append(y)
+        return *outputs, states
 
     def _resets(self, reset_mask):
         """The argument for a layer that goes forward and for one that goes backwards."""
@@ -213,7 +215,8 @@ class Bidirectional(SequenceLayer):
             )
         return size
 
-    def _merge(self, y, y_back):
+    def merge(self, y, y_back):
+        """The outputs of both directions as one, as `merge_mode` says."""
         if self.merge_mode == "concat":
             return keras.ops.concatenate([y, y_back], axis=-1)
         if self.merge_mode == "sum":

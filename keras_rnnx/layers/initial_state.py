@@ -46,9 +46,7 @@ class InitialState(keras.layers.Layer):
     [(10, 4), (10, 4)]
     """
 
-    def __init__(
-        self, state_size, num_keys=None, initializer="zeros", regularizer=None, **kwargs
-    ):
+    def __init__(self, state_size, num_keys=None, initializer="zeros", regularizer=None, **kwargs):
         super().__init__(**kwargs)
         self.state_size = state_size
         self.num_keys = num_keys

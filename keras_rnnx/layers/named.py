@@ -40,7 +40,7 @@ class NamedRNN(RNN):
 
     def _run(self, x, states, mask, training, *rest, **options):
         if getattr(self, "use_cudnn", "auto") is True and not engine.is_portable():
-            reason = self._no_cudnn(self.cell, training)
+            reason = self.no_cudnn(self.cell, training)
             if reason is not None:
                 raise ValueError(
                     f"{self.name} has use_cudnn=True, but cuDNN cannot run it. {reason} "

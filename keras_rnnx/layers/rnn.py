@@ -137,7 +137,7 @@ class RNN(Recurrent):
     def settle_jit(self):
         """Tell Keras whether it may compile a model with this layer."""
         # XLA gives a variable's shape once and for all, and has no cuDNN call for recurrent nets.
-        may_use_cudnn = any(self._no_cudnn(c, t) is None for c in self.cells for t in (True, False))
+        may_use_cudnn = any(self.no_cudnn(c, t) is None for c in self.cells for t in (True, False))
         self.supports_jit = self.stateful != "any_batch" and not may_use_cudnn
 
     # -- call ------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ class RNN(Recurrent):
             resets: whether states are reset within the sequence (`reset_mask [B, T]`).
         """
         cells = self.cells if cell is None else [cell]
-        cudnn = [self._no_cudnn(c, training, eager, resets) for c in cells]
+        cudnn = [self.no_cudnn(c, training, eager, resets) for c in cells]
         foreign = next((type(c).__name__ for c in cells if not isinstance(c, Cell)), None)
         return engine.choose(
             jit_compile=self.jit_compile,
@@ -279,7 +279,7 @@ class RNN(Recurrent):
             no_cudnn=next((reason for reason in cudnn if reason is not None), None),
         )
 
-    def _no_cudnn(self, cell, training, eager=True, resets=False):
+    def no_cudnn(self, cell, training, eager=True, resets=False):
         """Why cuDNN does not run this cell: None if it does, empty where nobody expects it."""
         use_cudnn = getattr(self, "use_cudnn", "auto")  # an option of LSTM and GRU
         if use_cudnn is False:

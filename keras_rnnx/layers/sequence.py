@@ -113,9 +113,11 @@ class _Run:
         options = dict(self.options)
         if plan.backend == "cudnn":
             del options["unroll"]
-            return engine.cudnn.run_masked(
-                KINDS[type(spec)], x, weights, states, training=plan.saves, mask=mask, **options
+            kind, saves = KINDS[type(spec)], plan.saves
+            (output,), (last,) = engine.cudnn.run_masked(
+                kind, x, [weights], [states], training=saves, mask=mask, **options
             )
+            return output, last
         prepared = spec.prepare(weights)
         options.update(plan=plan, project=spec.project, input_weights=weights)
         if plan.backward.checkpointed:

@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_rnnx import engine
 from keras_rnnx.layers import checks
 from keras_rnnx.layers import lengths
+from keras_rnnx.layers import one_call
 from keras_rnnx.layers.base import SequenceLayer
 from keras_rnnx.layers.bidirectional import Bidirectional
 from keras_rnnx.layers.rnn import RNN
@@ -45,7 +46,7 @@ class Stack(SequenceLayer):
         skip: every layer also sees the stack's input, and the output holds that of all layers.
         seed: of the dropout between layers.
         return_sequences, return_state, return_ragged: None means as the last layer says.
-        **kwargs: of `keras.layers.Layer`.
+        **kwargs: of `keras.layers.Layer`; `dtype` is that of the last layer where it is not given.
 
     Call arguments:
         sequences: `[B, T, D]` (also named `inputs`), or a `tf.RaggedTensor`.
@@ -89,8 +90,8 @@ class Stack(SequenceLayer):
         return_ragged=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
         layers = _given(layers, num_layers)
+        super().__init__(**{"dtype": layers[-1].dtype_policy, **kwargs})
         checks.one_of("dropout_mode", dropout_mode, DROPOUT_MODES)
         self.dropout = checks.rate("dropout", dropout)
         self.dropout_mode = dropout_mode
@@ -219,7 +220,12 @@ class Stack(SequenceLayer):
             return output, last
 
         given = None if initial_state is None else self._by_layer(initial_state)
-        output, states = self._through(sequences, given, run, training)
+        if self._in_one_call(training, resets=reset_mask is not None):
+            ways, flat = self._ways(), None if given is None else keras.tree.flatten(given)
+            outputs, states = one_call.run(ways, sequences, flat, mask, training)
+            output = self.layers[-1].merge(*outputs) if len(outputs) == 2 else outputs[0]
+        else:
+            output, states = self._through(sequences, given, run, training)
         if output.shape.rank == 3 and not self.return_sequences:
             output = engine.last_real(output, mask)
         output = self.as_asked(output, mask, lengths_given)
@@ -247,6 +253,7 @@ class Stack(SequenceLayer):
         for k, layer in enumerate(self.layers):
             into = x if k == 0 else self._dropped(x, training)
             output, new = run(layer, into, None if states is None else states[k])
+            output = tf.cast(output, self.compute_dtype)
             if self._adds(layer):
                 output += x
             outputs.append(output)
@@ -261,6 +268,18 @@ class Stack(SequenceLayer):
         if self.dropout_mode == "locked" and x.shape.rank == 3:
             sizes[1] = 1
         return drop(x, draw_kept(self.seed_generator.next(), sizes, self.dropout), self.dropout)
+
+    def _ways(self):
+        return [_directions(layer) for layer in self.layers]
+
+    def _in_one_call(self, training, resets):
+        """Whether one call of cuDNN runs all layers; what happens between them it cannot know."""
+        between = self.residual or self.skip or (training and 0 < self.dropout < 1)
+        merged = any(getattr(one, "merge_mode", "concat") != "concat" for one in self.layers[:-1])
+        dtypes = {one.compute_dtype for one in [self, *self.layers]}  # of what they hand on
+        if between or merged or len(dtypes) > 1:
+            return False
+        return one_call.obstacle(self._ways(), training, resets) is None
 
     def _by_layer(self, states):
         """The flat list of states, as a list for each layer."""
@@ -349,6 +368,7 @@ def _copy(layer, k, return_sequences, zeros=None):
 
 
 def _directions(layer):
+    """`(layer,)`, or `(forward, backward)`."""
     both = isinstance(layer, Bidirectional)
     return (layer.forward_layer, layer.backward_layer) if both else (layer,)
 

@@ -24,8 +24,8 @@ class NothingOfOurs(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, NothingOfOurs())
 
-import numpy as np
-import tensorflow as tf
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 # TF Serving does this at its start unless a flag says otherwise.
 library = os.path.join(os.path.dirname(tf.__file__), "libtensorflow_cc.so.2")
