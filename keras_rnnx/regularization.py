@@ -36,30 +36,119 @@ def drop(x, kept, rate):
     return tf.where(kept, x / (1 - rate), tf.zeros_like(x))
 
 
+def dropped_input(x, seed, rate, mode, gates, time_axis):
+    """The input of a cell with dropout: `x`, or in mode "gates" a tuple of it, one for each gate.
+
+    modes:
+        "variational"   one mask `[B, D]` for all steps and gates (Gal and Ghahramani 2016, tied)
+        "gates"         one mask `[B, D]` for each gate (the same, untied)
+        "step"          one mask `[B, D]` for each step (Zaremba et al., arXiv:1409.2329, 2014)
+    """
+    sizes = tf.unstack(tf.shape(x))
+    if mode != "step":
+        sizes[time_axis] = 1
+    dropped = lambda: drop(x, draw_kept(seed(), sizes, rate), rate)
+    return tuple(dropped() for _ in range(gates)) if mode == "gates" else dropped()
+
+
+def dropped_weights(weights, seed, rate, names):
+    """`weights` with the matrices of these names dropped number by number, once for the batch.
+
+    The raw weights stay as they are. Merity, Keskar and Socher, "Regularizing and Optimizing LSTM
+    Language Models", ICLR 2018 (arXiv:1708.02182); DropConnect: Wan et al., ICML 2013.
+    """
+    kept = {name: draw_kept(seed(), weights[name].shape, rate) for name in names}
+    return {**weights, **{name: drop(weights[name], kept[name], rate) for name in names}}
+
+
 @dataclasses.dataclass(frozen=True)
 class RecurrentDropout(Around):
-    """Dropout on what the cell multiplies by its recurrent matrices.
+    """Dropout within the recurrence; the states themselves are not dropped.
 
-    One mask `[B, U]` for all steps and gates. Gal and Ghahramani, "A Theoretically Grounded
-    Application of Dropout in Recurrent Neural Networks", NeurIPS 2016 (tied weights).
+    modes:
+        "variational"   what is multiplied by the recurrent matrices, with one mask `[B, U]` for all
+                        steps and gates. Gal and Ghahramani, "A Theoretically Grounded Application
+                        of Dropout in Recurrent Neural Networks", NeurIPS 2016 (tied weights)
+        "gates"         the same with one mask for each gate (untied weights)
+        "step"          the same with one mask for each step
+        "candidate"     what is added to the state, with one mask for each step. Semeniuta, Severyn
+                        and Barth, "Recurrent Dropout without Memory Loss", COLING 2016
 
-    The step finds the mask in `constants["recurrent_kept"]`, booleans: they need no gradient.
+    The step finds masks of the sequence in `constants["recurrent_kept"]`, and those of its own
+    beside its input: booleans, which need no gradient.
     """
 
     rate: float
+    mode: str = "variational"
+
+    @property
+    def per_step(self):
+        return self.mode in ("step", "candidate")
 
     def noise(self, seed, steps, batch):
         drawn, constants = self.spec.noise(seed, steps, batch)
-        kept = draw_kept(seed(), [batch, self.state_sizes[0]], self.rate)
-        return drawn, {**constants, "recurrent_kept": kept}
+        size = self.units if self.mode == "candidate" else self.state_sizes[0]
+        sets = sum(self.recurrent.values()) if self.mode == "gates" else 1
+        sizes = [steps, batch, size] if self.per_step else [sets, batch, size]
+        kept = draw_kept(seed(), sizes, self.rate)
+        if self.per_step:
+            return (*drawn, kept), constants
+        return drawn, {**constants, "recurrent_kept": tuple(tf.unstack(kept, sets))}
+
+    def project(self, weights, x):
+        if not self.per_step:
+            return self.spec.project(weights, x)
+        x, kept = x
+        return self.spec.project(weights, x), kept
+
+    def prepare(self, weights):
+        prepared = dict(self.spec.prepare(weights))
+        if self.mode == "gates":  # a product for each gate
+            for name, gates in self.recurrent.items():
+                parts = tf.split(prepared.pop(name), gates, axis=-1)
+                prepared.update({f"{name}/{k}": part for k, part in enumerate(parts)})
+        return prepared
 
     def step(self, weights, product, x, states, constants):
-        def dropped(name, h, **options):
-            if name in self.not_recurrent:
-                return product(name, h, **options)
-            return product(name, drop(h, constants["recurrent_kept"], self.rate), **options)
+        kept = constants.get("recurrent_kept")
+        if self.per_step:
+            x, kept = x
+        return self.spec.step(
+            weights, _Dropping(self, weights, product, kept), x, states, constants
+        )
 
-        return self.spec.step(weights, dropped, x, states, constants)
+
+class _Dropping:
+    """`product` of a step, with recurrent dropout."""
+
+    def __init__(self, noise, weights, product, kept):
+        self.noise, self.weights, self.product, self.kept = noise, weights, product, kept
+        self.gate = 0  # of the next product, with masks for each
+
+    def candidate(self, g):
+        g = self.product.candidate(g)
+        return drop(g, self.kept, self.noise.rate) if self.noise.mode == "candidate" else g
+
+    def __call__(self, name, h, **options):
+        mode, rate = self.noise.mode, self.noise.rate
+        if name not in self.noise.recurrent or mode == "candidate":
+            return self.product(name, h, **options)
+        if mode == "gates":
+            return self._gate_by_gate(name, h, **options)
+        kept = self.kept if mode == "step" else self.kept[0]
+        return self.product(name, drop(h, kept, rate), **options)
+
+    def _gate_by_gate(self, name, h, bias=None, plus=None, pieces=None):
+        gates = self.noise.recurrent[name]
+        kept = self.kept[self.gate : self.gate + gates]
+        self.gate += gates
+        dropped = [drop(h, mask, self.noise.rate) for mask in kept]
+        values = [self.product(f"{name}/{k}", d) for k, d in enumerate(dropped)]
+        value = tf.concat(values, axis=-1)
+        if bias is not None:
+            value = tf.nn.bias_add(value, self.weights[bias])
+        value = value if plus is None else value + plus
+        return value if pieces is None else tf.split(value, pieces, axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)

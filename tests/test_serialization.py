@@ -58,6 +58,16 @@ OTHER_VALUES = {
     "return_ragged": True,
     "save_states": True,
     "merge_mode": "sum",
+    "peephole": True,
+    "coupled": True,
+    "cell_clip": 3.0,
+    "projection_clip": 2.0,
+}
+NOISE = {  # taken by every cell and by the layer around it, by name only
+    "dropout_mode": "gates",
+    "recurrent_dropout_mode": "step",
+    "zoneout": 0.1,
+    "weight_dropout": 0.2,
 }
 
 
@@ -72,6 +82,8 @@ def with_other_values(name):
         values["weights"] = None  # saved as weights, not as configuration
     chosen = {argument: values[argument] for argument in parameters(name)}
     others = {"name": "other", "trainable": False, "dtype": "mixed_bfloat16"}
+    if name not in ("RNN", "Bidirectional"):
+        others.update(NOISE)
     return getattr(rnnx, name)(**chosen, **others)
 
 
@@ -88,6 +100,8 @@ def test_constructor_has_the_arguments_and_defaults_of_keras_in_its_order(name):
 def test_configuration_holds_every_argument(name):
     config = with_other_values(name).get_config()
     assert set(parameters(name)) <= set(config)
+    if name not in ("RNN", "Bidirectional"):
+        assert {k: config[k] for k in NOISE} == NOISE
     assert {"name", "trainable", "dtype"} <= set(config)
 
 

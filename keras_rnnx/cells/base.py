@@ -14,7 +14,7 @@ class Weight(NamedTuple):
     """One weight of a cell: its shape and its role.
 
     The role ("kernel", "recurrent" or "bias") decides which of the layer's initializers,
-    regularizers and constraints apply to it.
+    regularizers and constraints apply to it; a "gain" starts at 1 and has none of these.
     """
 
     shape: tuple
@@ -32,33 +32,58 @@ class CellSpec(abc.ABC):
         prepared       = prepare(weights)                     once a sequence
         output, states = step(prepared, product, xg_t, states, constants)      T times
 
+    What this class says suits a cell of one state with a kernel, a recurrent kernel and a bias of
+    `gates` parts: such a cell writes down its `step` only.
+
     `step` is pure: same arguments, same results; no variables, no random draws, no captured
     tensors. It multiplies by a recurrent matrix only through `product(name, h)`, which lets the
     engine take the matrix's gradient out of the loop (see `keras_rnnx.engine`).
     """
 
     units: int
+    use_bias: bool = True
 
-    not_recurrent = ()  # names of matrices that multiply what is no state on its way to the step
+    gates = 1  # into how many parts, `units` wide each, the kernel's columns fall
+    activation = None  # of the candidate, where a cell has one
     constant_names = ()  # what `step` looks up in `constants` beside draws, `[B, ...]` each
+    has_candidate = False  # whether `step` passes its candidate through `product.candidate`
 
     @property
-    @abc.abstractmethod
     def state_sizes(self):
         """Size of each state, in order."""
+        return (self.units,)
 
     @property
     def output_size(self):
         """Size of the output."""
         return self.state_sizes[0]
 
-    @abc.abstractmethod
+    @property
+    def recurrent(self):
+        """How many gates each matrix that multiplies a state is of, as `prepare` names them."""
+        return {"recurrent_kernel": self.gates}
+
     def weights(self, input_dim):
         """The weights by name, in the order of Keras: `{name: Weight}`."""
+        columns = self.gates * self.units
+        weights = {
+            "kernel": Weight((input_dim, columns), "kernel"),
+            "recurrent_kernel": Weight((self.state_sizes[0], columns), "recurrent"),
+        }
+        if self.use_bias:
+            weights["bias"] = Weight((columns,), "bias")
+        return weights
+
+    def input_bias(self, weights):
+        """What is added to the input's product, or None."""
+        return weights.get("bias")
 
     def project(self, weights, x):
-        """`x [..., D] -> xg [..., G*U]`: the part of the step that no state enters."""
-        return affine(x, weights["kernel"], weights.get("bias"))
+        """`x [..., D] -> xg [..., G*U]`: the part of the step that no state enters.
+
+        x: perhaps one input for each gate, see `affine`.
+        """
+        return affine(x, weights["kernel"], self.input_bias(weights))
 
     def prepare(self, weights):
         """The weights that `step` uses, as it uses them: `{name: tensor}`."""
@@ -93,8 +118,8 @@ class Around:
         return self.spec.state_sizes
 
     @property
-    def not_recurrent(self):
-        return self.spec.not_recurrent
+    def recurrent(self):
+        return self.spec.recurrent
 
     @property
     def constant_names(self):
@@ -119,9 +144,15 @@ HALF = (tf.float16, tf.bfloat16)
 def affine(x, kernel, bias=None):
     """`x @ kernel + bias` in the dtype of `x [..., D]`, whatever the dtype of the weights.
 
+    x: also a list of inputs for as many equal parts of the kernel's columns.
+
     For a half-precision `x` the gradients of `kernel` and `bias` are summed over all rows in
     float32: a sum of thousands of rows loses its small terms in 8 or 11 bits.
     """
+    if isinstance(x, (list, tuple)):
+        kernels = tf.split(kernel, len(x), axis=-1)
+        biases = len(x) * [None] if bias is None else tf.split(bias, len(x))
+        return tf.concat([affine(*part) for part in zip(x, kernels, biases)], axis=-1)
     if x.dtype in HALF:
         return _affine_half(x, kernel, bias)
     multiply = tf.matmul if x.shape.rank == 2 else lambda x, kernel: tf.tensordot(x, kernel, axes=1)

@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from keras_rnnx.cells.base import CellSpec
 from keras_rnnx.cells.base import Weight
-from keras_rnnx.cells.base import affine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,36 +34,32 @@ class GRUSpec(CellSpec):
             z, r = gate(xz + pz), gate(xr + pr)
             n = self.activation(xn + product("candidate", r * h))
         both
-            h = z * h + (1 - z) * n
+            h = z * h + (1 - z) * product.candidate(n)
 
     With `reset_after` the recurrent product has a bias of its own.
     """
 
     activation: Callable = keras.activations.tanh
     recurrent_activation: Callable = keras.activations.sigmoid
-    use_bias: bool = True
     reset_after: bool = True
 
+    gates = 3
+    has_candidate = True
+
     @property
-    def state_sizes(self):
-        return (self.units,)
+    def recurrent(self):
+        return super().recurrent if self.reset_after else {"gates": 2, "candidate": 1}
 
     def weights(self, input_dim):
-        weights = {
-            "kernel": Weight((input_dim, 3 * self.units), "kernel"),
-            "recurrent_kernel": Weight((self.units, 3 * self.units), "recurrent"),
-        }
-        if self.use_bias:
+        weights = super().weights(input_dim)
+        if self.use_bias and self.reset_after:
             # Row 0 belongs to the input product, row 1 to the recurrent one.
-            shape = (2, 3 * self.units) if self.reset_after else (3 * self.units,)
-            weights["bias"] = Weight(shape, "bias")
+            weights["bias"] = Weight((2, 3 * self.units), "bias")
         return weights
 
-    def project(self, weights, x):
+    def input_bias(self, weights):
         bias = weights.get("bias")
-        if bias is not None and self.reset_after:
-            bias = bias[0]
-        return affine(x, weights["kernel"], bias)
+        return bias[0] if self.use_bias and self.reset_after else bias
 
     def prepare(self, weights):
         recurrent = weights["recurrent_kernel"]
@@ -90,5 +85,5 @@ class GRUSpec(CellSpec):
             pz, pr = product("gates", h, pieces=2)
             z, r = gate(xz + pz), gate(xr + pr)
             n = self.activation(xn + product("candidate", r * h))
-        h = z * h + (1 - z) * n
+        h = z * h + (1 - z) * product.candidate(n)
         return h, (h,)

@@ -3,8 +3,11 @@
 Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 9 (1997); forget gate:
 Gers, Schmidhuber and Cummins, "Learning to Forget", Neural Computation 12 (2000).
 
-Projection of the output: Sak, Senior and Beaufays, "Long Short-Term Memory Based Recurrent Neural
-Network Architectures for Large Vocabulary Speech Recognition", arXiv:1402.1128 (2014).
+Peepholes: Gers, Schraudolph and Schmidhuber, "Learning Precise Timing with LSTM Recurrent
+Networks", JMLR 3 (2002). Coupled input and forget gate: Greff et al., "LSTM: A Search Space
+Odyssey", IEEE TNNLS 28 (2017), arXiv:1503.04069. Projection, and clipping of cell and projection:
+Sak, Senior and Beaufays, "Long Short-Term Memory Based Recurrent Neural Network Architectures for
+Large Vocabulary Speech Recognition", arXiv:1402.1128 (2014).
 
 Axes: B batch, U units.  x [B, 4U] projected input; h, c [B, U] states; gates in Keras' order
 i (input), f (forget), g (candidate), o (output).
@@ -14,6 +17,7 @@ import dataclasses
 from collections.abc import Callable
 
 import keras
+import tensorflow as tf
 
 from keras_rnnx.cells.base import CellSpec
 from keras_rnnx.cells.base import Weight
@@ -21,51 +25,84 @@ from keras_rnnx.cells.base import Weight
 
 @dataclasses.dataclass(frozen=True)
 class LSTMSpec(CellSpec):
-    """LSTM with forget gate, without peepholes.
+    """LSTM with forget gate.
 
     Equations (`x` is the projected input, `x W + b`; `gate` is the recurrent activation):
 
         i, f, g, o = product("recurrent_kernel", h, plus=x, pieces=4)
-        c = gate(f) * c + gate(i) * self.activation(g)
+        i, f = gate(i), gate(f)
+        c = f * c + i * product.candidate(self.activation(g))
         h = gate(o) * self.activation(c)
+        with peephole, before the gate of each
+            i = i + p_i * c
+            f = f + p_f[0] * c
+            o = o + p_o * c
+        with coupled gates
+            i, g, o = product("recurrent_kernel", h, plus=x, pieces=3)
+            f = 1 - i
+        with cell_clip
+            c = tf.clip_by_value(c, -self.cell_clip, self.cell_clip)
         with projection_units
             h = product("projection_kernel", h)
+        with projection_clip
+            h = tf.clip_by_value(h, -self.projection_clip, self.projection_clip)
     """
 
     activation: Callable = keras.activations.tanh
     recurrent_activation: Callable = keras.activations.sigmoid
-    use_bias: bool = True
     projection_units: int | None = None  # size of h, where it is not that of c
+    peephole: bool = False  # the gates see c: i and f the old one, o the new one
+    coupled: bool = False  # no forget gate of its own
+    cell_clip: float | None = None
+    projection_clip: float | None = None
 
-    not_recurrent = ("projection_kernel",)
+    has_candidate = True
+
+    @property
+    def gates(self):
+        return 3 if self.coupled else 4
 
     @property
     def state_sizes(self):
         return (self.projection_units or self.units, self.units)
 
     def weights(self, input_dim):
-        weights = {
-            "kernel": Weight((input_dim, 4 * self.units), "kernel"),
-            "recurrent_kernel": Weight((self.state_sizes[0], 4 * self.units), "recurrent"),
-        }
-        if self.use_bias:
-            weights["bias"] = Weight((4 * self.units,), "bias")
+        weights = super().weights(input_dim)
+        if self.peephole:  # of i, f and o
+            weights["peephole"] = Weight((self.gates - 1, self.units), "kernel")
         if self.projection_units:
             weights["projection_kernel"] = Weight((self.units, self.projection_units), "kernel")
         return weights
 
     def prepare(self, weights):
-        prepared = super().prepare(weights)
-        if self.projection_units:
-            prepared["projection_kernel"] = weights["projection_kernel"]
-        return prepared
+        used = ("recurrent_kernel", "peephole", "projection_kernel")
+        return {name: weights[name] for name in used if name in weights}
 
     def step(self, weights, product, x, states, constants):
         h, c = states
-        i, f, g, o = product("recurrent_kernel", h, plus=x, pieces=4)
         gate = self.recurrent_activation
-        c = gate(f) * c + gate(i) * self.activation(g)
+        if self.coupled:
+            i, g, o = product("recurrent_kernel", h, plus=x, pieces=3)
+        else:
+            i, f, g, o = product("recurrent_kernel", h, plus=x, pieces=4)
+        if self.peephole:
+            p_i, *p_f, p_o = tf.unstack(weights["peephole"])
+            i = i + p_i * c
+            if not self.coupled:
+                f = f + p_f[0] * c
+        if self.coupled:
+            i = gate(i)
+            f = 1 - i
+        else:
+            i, f = gate(i), gate(f)
+        c = f * c + i * product.candidate(self.activation(g))
+        if self.cell_clip:
+            c = tf.clip_by_value(c, -self.cell_clip, self.cell_clip)
+        if self.peephole:
+            o = o + p_o * c
         h = gate(o) * self.activation(c)
         if self.projection_units:
             h = product("projection_kernel", h)
+        if self.projection_clip:
+            h = tf.clip_by_value(h, -self.projection_clip, self.projection_clip)
         return h, (h, c)

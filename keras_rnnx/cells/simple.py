@@ -11,7 +11,6 @@ from collections.abc import Callable
 import keras
 
 from keras_rnnx.cells.base import CellSpec
-from keras_rnnx.cells.base import Weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,20 +23,6 @@ class SimpleSpec(CellSpec):
     """
 
     activation: Callable = keras.activations.tanh
-    use_bias: bool = True
-
-    @property
-    def state_sizes(self):
-        return (self.units,)
-
-    def weights(self, input_dim):
-        weights = {
-            "kernel": Weight((input_dim, self.units), "kernel"),
-            "recurrent_kernel": Weight((self.units, self.units), "recurrent"),
-        }
-        if self.use_bias:
-            weights["bias"] = Weight((self.units,), "bias")
-        return weights
 
     def step(self, weights, product, x, states, constants):
         (h,) = states

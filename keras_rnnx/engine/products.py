@@ -5,6 +5,7 @@
     product(name, h, bias=name)         the same plus weights[name] [N]
     product(name, h, plus=x)            the same plus x [B, N], best the step's input as it came
     product(name, h, pieces=n)          the same as a list of n equal pieces of the last axis
+    product.candidate(g)                g: where noise on a cell's candidate acts
     product(name, h) of a constant      h [B, K] by each sample's constants[name] [B, K, N]
 
 Going through one function lets the engine record the products on the way forward and take each
@@ -70,6 +71,10 @@ class Products:
         self.values.append(value)
         value = value if plus is None or added is not None else value + plus
         return value if pieces is None else tf.split(value, pieces, axis=-1)
+
+    def candidate(self, g):
+        """A candidate on its way into the state: a place for noise, which wraps this object."""
+        return g
 
     def _in_pieces(self, name, h, bias, plus):
         matrices = self.split[name]

@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_rnnx.engine import Products
 from keras_rnnx.layers import checks
 from keras_rnnx.regularization import RecurrentDropout
+from keras_rnnx.regularization import Zoneout
 
 # How an argument is read and written, by the end of its name.
 KINDS = {
@@ -14,6 +15,17 @@ KINDS = {
     "regularizer": (keras.regularizers.get, keras.regularizers.serialize),
     "constraint": (keras.constraints.get, keras.constraints.serialize),
 }
+
+
+# Arguments of every cell and of the layer around it, beside those of its own.
+NOISE = {
+    "dropout_mode": "variational",
+    "recurrent_dropout_mode": "variational",
+    "zoneout": 0.0,
+    "weight_dropout": 0.0,
+}
+INPUT_MODES = ("variational", "gates", "step")
+RECURRENT_MODES = ("variational", "gates", "step", "candidate")
 
 
 def read(name, value):
@@ -36,31 +48,56 @@ class Cell(keras.layers.Layer):
     refused in training, since Keras has no public hook to draw a mask once per sequence.
 
     A subclass passes its arguments on as a dict and says which spec they make (`make_spec`).
+
+    Args:
+        dropout, recurrent_dropout: rates of dropout on the input and within the recurrence.
+        dropout_mode: `"variational"`, one mask per sample for all steps and gates; `"gates"`, one
+            for each gate; `"step"`, one for each step.
+        recurrent_dropout_mode: the same for what enters the recurrent products, or `"candidate"`:
+            what is added to the state is dropped, with a mask for each step.
+        zoneout: rate at which units of a state keep their old value at a step; a list has a rate
+            for each state, h and c of an LSTM. At inference the expectation is taken.
+        weight_dropout: rate at which numbers of the recurrent matrices are dropped, once a batch.
+        seed: of all noise.
+
+    Papers: `keras_rnnx.regularization`.
     """
 
     def __init__(self, arguments, **kwargs):
         kwargs.pop("implementation", None)  # Keras' choice between two formulations; here is one
+        noise = {name: kwargs.pop(name, default) for name, default in NOISE.items()}
         super().__init__(**kwargs)
         checks.positive("units", arguments["units"])
-        self.arguments = tuple(arguments)
-        for name, value in arguments.items():
+        self.arguments = (*arguments, *noise)
+        for name, value in (*arguments.items(), *noise.items()):
             setattr(self, name, read(name, value))
-        self.dropout = checks.rate("dropout", self.dropout)
-        self.recurrent_dropout = checks.rate("recurrent_dropout", self.recurrent_dropout)
+        for name in ("dropout", "recurrent_dropout", "weight_dropout"):
+            setattr(self, name, checks.rate(name, getattr(self, name)))
+        checks.one_of("dropout_mode", self.dropout_mode, INPUT_MODES)
+        checks.one_of("recurrent_dropout_mode", self.recurrent_dropout_mode, RECURRENT_MODES)
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.spec = self.make_spec()
         self.state_size = list(self.spec.state_sizes)
         self.output_size = self.spec.output_size
         self.input_dim = None
+        self.zoneout_rates = checks.zoneout(self, self.zoneout, self.state_size)
+        checks.recurrent_dropout(self)
 
     def make_spec(self):
         raise NotImplementedError(f"{type(self).__name__} says not which spec it holds")
 
+    def acts(self, name, training):
+        """Whether this dropout acts: a rate of 1 drops nothing, as in Keras."""
+        return bool(training) and 0 < getattr(self, name) < 1
+
     def regularized(self, training):
         """The spec with the noise of this cell around it."""
-        if training and 0 < self.recurrent_dropout < 1:  # a rate of 1 drops nothing, as in Keras
-            return RecurrentDropout(self.spec, self.recurrent_dropout)
-        return self.spec
+        spec = self.spec
+        if self.acts("recurrent_dropout", training):
+            spec = RecurrentDropout(spec, self.recurrent_dropout, self.recurrent_dropout_mode)
+        if any(self.zoneout_rates):
+            spec = Zoneout(spec, self.zoneout_rates, bool(training))
+        return spec
 
     def build(self, input_shape):
         self.input_dim = input_shape[-1]
@@ -71,8 +108,8 @@ class Cell(keras.layers.Layer):
                 shape=weight.shape,
                 name=name,
                 initializer=self.initializer(name, weight.role),
-                regularizer=getattr(self, f"{weight.role}_regularizer"),
-                constraint=getattr(self, f"{weight.role}_constraint"),
+                regularizer=getattr(self, f"{weight.role}_regularizer", None),
+                constraint=getattr(self, f"{weight.role}_constraint", None),
                 # The engine casts, and so can sum gradients in the variable's own precision.
                 autocast=False,
             )
@@ -81,7 +118,7 @@ class Cell(keras.layers.Layer):
 
     def initializer(self, name, role):
         """The initializer of a weight."""
-        return getattr(self, f"{role}_initializer")
+        return "ones" if role == "gain" else getattr(self, f"{role}_initializer")
 
     def tensors(self):
         """The weights by name."""
@@ -90,12 +127,15 @@ class Cell(keras.layers.Layer):
 
     def call(self, inputs, states, training=False):
         """One step: `inputs [B, D]`, states `[B, U]` each -> `(output [B, U], new states)`."""
-        if training and (self.dropout or self.recurrent_dropout):
+        noise = {n: getattr(self, n) for n in ("dropout", "recurrent_dropout", "weight_dropout")}
+        noise = {
+            n: rate for n, rate in {**noise, "zoneout": any(self.zoneout_rates)}.items() if rate
+        }
+        if training and noise:
             raise ValueError(
-                f"{type(self).__name__} has dropout={self.dropout} and recurrent_dropout="
-                f"{self.recurrent_dropout} and was called for a single training step. Its masks "
-                "are drawn once per sequence, which keras.layers.RNN gives a cell no chance to "
-                "do: use keras_rnnx.RNN(cell) instead."
+                f"{type(self).__name__} has {' and '.join(noise)} and was called for a single "
+                "training step. Noise is drawn once per sequence, which keras.layers.RNN gives a "
+                "cell no chance to do: use keras_rnnx.RNN(cell) instead."
             )
         nested = isinstance(states, (list, tuple))
         states = list(states) if nested else [states]
@@ -121,5 +161,5 @@ class Cell(keras.layers.Layer):
 
 
 def arguments(values):
-    """The arguments of an `__init__` from its `locals()`."""
+    """The arguments of an `__init__` from its `locals()`, without its `kwargs`."""
     return {k: v for k, v in values.items() if k not in ("self", "kwargs", "__class__")}

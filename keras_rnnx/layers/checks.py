@@ -29,6 +29,42 @@ def rate(name, value):
     return min(1.0, max(0.0, value))
 
 
+def limit(name, value):
+    """A positive number to clip at, or None."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if value is not None and (not real or value <= 0):
+        raise ValueError(f"{name} is {value!r}, expected a positive number, or None for no limit.")
+
+
+def zoneout(cell, given, sizes):
+    """The rates of zoneout, one for each state."""
+    rates = tuple(given) if isinstance(given, (list, tuple)) else len(sizes) * (given,)
+    numbers_from_0_to_1 = all(
+        isinstance(r, numbers.Real) and not isinstance(r, bool) and 0 <= r <= 1 for r in rates
+    )
+    if not numbers_from_0_to_1 or len(rates) != len(sizes):
+        raise ValueError(
+            f"{type(cell).__name__} got zoneout={given!r}, expected a rate from 0 to 1, or a list "
+            f"of {len(sizes)}, one for each state."
+        )
+    return rates
+
+
+def recurrent_dropout(cell):
+    """Whether the cell has what its noise shall act on."""
+    name, mode = type(cell).__name__, cell.recurrent_dropout_mode
+    if cell.recurrent_dropout and mode == "candidate" and not cell.spec.has_candidate:
+        raise ValueError(
+            f'{name} got recurrent_dropout_mode="candidate", and has no candidate that is added '
+            'to its state. Use "variational", "gates" or "step".'
+        )
+    if cell.recurrent_dropout and mode != "candidate" and not cell.spec.recurrent:
+        raise ValueError(
+            f"{name} got recurrent_dropout={cell.recurrent_dropout}, and multiplies its state by "
+            "no matrix. Use dropout on the input, or zoneout."
+        )
+
+
 def one_of(name, value, choices):
     if not any(value is choice or value == choice for choice in choices):
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}.")

@@ -20,7 +20,7 @@ class GRUCell(Cell):
         pz, pr, pn = product("recurrent_kernel", h, bias=bias, pieces=3)
         z, r = gate(xz + pz), gate(xr + pr)
         n = self.activation(xn + r * pn)
-        h = z * h + (1 - z) * n
+        h = z * h + (1 - z) * product.candidate(n)
 
     and without `reset_after`, `n = self.activation(xn + product("candidate", r * h))`.
 
@@ -44,7 +44,8 @@ class GRUCell(Cell):
         reset_after: apply the reset gate after the recurrent product (True, as cuDNN and
             PyTorch) or before it.
         seed: of the dropout masks.
-        **kwargs: of `keras.layers.Layer`.
+        **kwargs: `dropout_mode`, `recurrent_dropout_mode`, `zoneout`, `weight_dropout`: see
+            `keras_rnnx.Cell`; and those of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `[B, D]`.
@@ -122,8 +123,9 @@ class GRU(NamedRNN):
             `True` in graphs traced for inference too, whose export then needs a GPU, and is
             refused where cuDNN cannot run the layer; `False` never.
         return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
-        jit_compile, backward, batch_parts, return_ragged, save_states, **kwargs: see
-            `keras_rnnx.RNN`.
+        jit_compile, backward, batch_parts, return_ragged, save_states: see `keras_rnnx.RNN`.
+        **kwargs: `dropout_mode`, `recurrent_dropout_mode`, `zoneout`, `weight_dropout`: see
+            `keras_rnnx.Cell`; and those of `keras.layers.Layer`.
 
     Call arguments, returns, masks and errors: see `keras_rnnx.RNN`.
 

@@ -18,16 +18,19 @@ class LSTMCell(Cell):
     Equations (`x` is the projected input, `x W + b`; `gate` is the recurrent activation):
 
         i, f, g, o = product("recurrent_kernel", h, plus=x, pieces=4)
-        c = gate(f) * c + gate(i) * self.activation(g)
+        i, f = gate(i), gate(f)
+        c = f * c + i * product.candidate(self.activation(g))
         h = gate(o) * self.activation(c)
 
-    and with `projection_units` also `h = product("projection_kernel", h)` (Sak et al., 2014).
+    Options add peepholes, coupled gates, clipping, and a projection,
+    `h = product("projection_kernel", h)` (Sak et al., 2014): `keras_rnnx.cells.LSTMSpec`.
 
     Reference: Hochreiter and Schmidhuber, Neural Computation 9 (1997); forget gate: Gers,
     Schmidhuber and Cummins, Neural Computation 12 (2000).
 
     Weights: kernel `[D, 4U]`, recurrent_kernel `[U, 4U]`, bias `[4U]`, gates in the order i, f,
-    c, o; with a projection to P units recurrent_kernel `[P, 4U]` and projection_kernel `[U, P]`.
+    c, o; then peephole `[3, U]` of i, f and o; with a projection to P units recurrent_kernel
+    `[P, 4U]` and projection_kernel `[U, P]`. With coupled gates f is missing in all of them.
 
     Args:
         units: positive integer, the size of the state and of the output.
@@ -46,7 +49,13 @@ class LSTMCell(Cell):
         seed: of the dropout masks.
         projection_units: size of the output and of the state h, which are then a projection; None
             leaves them at `units`.
-        **kwargs: of `keras.layers.Layer`.
+        peephole: the gates see the cell state: input and forget gate the old one, output gate the
+            new one (Gers et al., 2002).
+        coupled: the forget gate is 1 minus the input gate (Greff et al., 2017).
+        cell_clip, projection_clip: positive numbers beyond which c, and a projected h, are clipped;
+            None leaves them.
+        **kwargs: `dropout_mode`, `recurrent_dropout_mode`, `zoneout`, `weight_dropout`: see
+            `keras_rnnx.Cell`; and those of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `[B, D]`.
@@ -85,23 +94,33 @@ class LSTMCell(Cell):
         recurrent_dropout=0.0,
         seed=None,
         projection_units=None,
+        peephole=False,
+        coupled=False,
+        cell_clip=None,
+        projection_clip=None,
         **kwargs,
     ):
-        if projection_units is not None:
-            checks.positive("projection_units", projection_units)
         super().__init__(arguments(locals()), **kwargs)
 
     def make_spec(self):
+        if self.projection_units is not None:
+            checks.positive("projection_units", self.projection_units)
+        checks.limit("cell_clip", self.cell_clip)
+        checks.limit("projection_clip", self.projection_clip)
         return LSTMSpec(
             units=self.units,
             activation=self.activation,
             recurrent_activation=self.recurrent_activation,
             use_bias=self.use_bias,
             projection_units=self.projection_units,
+            peephole=self.peephole,
+            coupled=self.coupled,
+            cell_clip=self.cell_clip,
+            projection_clip=self.projection_clip,
         )
 
     def initializer(self, name, role):
-        if name != "bias" or not self.unit_forget_bias:
+        if name != "bias" or not self.unit_forget_bias or self.coupled:
             return super().initializer(name, role)
 
         def bias(shape, *args, **kwargs):
@@ -135,13 +154,19 @@ class LSTM(NamedRNN):
         seed: of the dropout masks.
         projection_units: size of the output and of the state h, which are then a projection; None
             leaves them at `units`.
+        peephole: the gates see the cell state: input and forget gate the old one, output gate the
+            new one (Gers et al., 2002).
+        coupled: the forget gate is 1 minus the input gate (Greff et al., 2017).
+        cell_clip, projection_clip: positive numbers beyond which c, and a projected h, are clipped;
+            None leaves them.
         activity_regularizer: penalty on the output.
         use_cudnn: `"auto"` lets cuDNN run on a GPU what it can, in training and in eager calls;
             `True` in graphs traced for inference too, whose export then needs a GPU, and is
             refused where cuDNN cannot run the layer; `False` never.
         return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
-        jit_compile, backward, batch_parts, return_ragged, save_states, **kwargs: see
-            `keras_rnnx.RNN`.
+        jit_compile, backward, batch_parts, return_ragged, save_states: see `keras_rnnx.RNN`.
+        **kwargs: `dropout_mode`, `recurrent_dropout_mode`, `zoneout`, `weight_dropout`: see
+            `keras_rnnx.Cell`; and those of `keras.layers.Layer`.
 
     Call arguments, returns, masks and errors: see `keras_rnnx.RNN`.
 
@@ -194,6 +219,10 @@ class LSTM(NamedRNN):
         return_ragged=False,
         save_states=False,
         projection_units=None,
+        peephole=False,
+        coupled=False,
+        cell_clip=None,
+        projection_clip=None,
         **kwargs,
     ):
         super().__init__(arguments(locals()), **kwargs)

@@ -4,15 +4,16 @@ import inspect
 
 from keras_rnnx import engine
 from keras_rnnx.layers import checks
+from keras_rnnx.layers.cell import NOISE
 from keras_rnnx.layers.cell import write
-from keras_rnnx.layers.rnn import OPTIONS
 from keras_rnnx.layers.rnn import RNN
 
 
 class NamedRNN(RNN):
     """An `RNN` around one cell of `cell_class`, with that cell's arguments as its own.
 
-    A subclass passes its arguments on as a dict. The cell's are attributes of the layer too.
+    A subclass may name its arguments and pass them on as a dict; `units` and the arguments of the
+    cell and of `RNN` by name are taken too. The cell's are attributes of the layer.
     """
 
     cell_class = None
@@ -24,18 +25,20 @@ class NamedRNN(RNN):
             setattr(cls, name, property(lambda self, name=name: getattr(self.cell, name)))
 
     def __init__(self, arguments, **kwargs):
+        given = arguments if isinstance(arguments, dict) else {"units": arguments}
+        given = {**given, **kwargs}
+        of_cell = {n: given.pop(n) for n in cell_arguments(self) if n in given}
         cell = self.cell_class(
-            **{name: arguments[name] for name in cell_arguments(self)},
-            dtype=kwargs.get("dtype"),
-            trainable=kwargs.get("trainable", True),
+            **of_cell,
+            dtype=given.get("dtype"),
+            trainable=given.get("trainable", True),
             name=self.cell_name,
         )
-        options = {name: arguments[name] for name in OPTIONS}
-        activity_regularizer = arguments["activity_regularizer"]
-        super().__init__(cell, activity_regularizer=activity_regularizer, **options, **kwargs)
-        if "use_cudnn" in arguments:
-            self.use_cudnn = arguments["use_cudnn"]
-            checks.one_of("use_cudnn", self.use_cudnn, ("auto", True, False))
+        use_cudnn = given.pop("use_cudnn", None)
+        super().__init__(cell, **given)
+        if use_cudnn is not None:
+            checks.one_of("use_cudnn", use_cudnn, ("auto", True, False))
+            self.use_cudnn = use_cudnn
             self.settle_jit()
 
     def _run(self, x, states, mask, training, *rest, **options):
@@ -60,4 +63,4 @@ class NamedRNN(RNN):
 def cell_arguments(layer):
     """The names of the arguments of a layer's cell."""
     names = inspect.signature(layer.cell_class.__init__).parameters
-    return [name for name in names if name not in ("self", "kwargs")]
+    return [*(name for name in names if name not in ("self", "kwargs")), *NOISE]

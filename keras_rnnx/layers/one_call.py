@@ -32,8 +32,10 @@ def obstacle(layers, training, resets=False):
             return "The layers differ in kind or size, and one call of cuDNN has equal ones."
         if way.compute_dtype != first.compute_dtype:
             return "The layers differ in dtype, and one call of cuDNN has one."
-        if training and 0 < way.cell.dropout < 1:
+        if way.cell.acts("dropout", training):
             return "The layers drop inputs of their own, and one call of cuDNN draws otherwise."
+        if way.cell.acts("weight_dropout", training):
+            return "The layers drop weights, each its own."
         if way.stateful or stream(way) is not None:
             return "The layers keep states of their own."
         if way.activity_regularizer is not None:

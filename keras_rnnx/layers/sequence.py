@@ -13,8 +13,8 @@ from keras_rnnx.layers.cell import Cell
 from keras_rnnx.layers.shapes import cell_states
 from keras_rnnx.layers.shapes import map_sizes
 from keras_rnnx.layers.shapes import output_size
-from keras_rnnx.regularization import draw_kept
-from keras_rnnx.regularization import drop
+from keras_rnnx.regularization import dropped_input
+from keras_rnnx.regularization import dropped_weights
 
 KINDS = {LSTMSpec: "lstm", GRUSpec: "gru"}  # specs that cuDNN computes, by its names
 
@@ -101,9 +101,13 @@ class _Run:
         time_axis = 1 if plan.backward.checkpointed else 0
         sizes = tf.shape(keras.tree.flatten(x)[0])
         steps, batch = sizes[time_axis], sizes[1 - time_axis]
-        if self.training and 0 < cell.dropout < 1:  # a rate of 1 drops nothing, as in Keras
-            kept = draw_kept(seed(), [batch, x.shape[-1]], cell.dropout)
-            x = drop(x, tf.expand_dims(kept, time_axis), cell.dropout)
+        if cell.acts("dropout", self.training):
+            mode, gates = cell.dropout_mode, cell.spec.gates
+            x = dropped_input(x, seed, cell.dropout, mode, gates, time_axis)
+        if cell.acts("weight_dropout", self.training):
+            roles = {name: w.role for name, w in cell.spec.weights(cell.input_dim).items()}
+            recurrent = [name for name, role in roles.items() if role == "recurrent"]
+            weights = dropped_weights(weights, seed, cell.weight_dropout, recurrent)
         drawn, constants = spec.noise(seed, steps, batch)
         given = {n: tf.convert_to_tensor(self.constants[n]) for n in spec.constant_names}
         cast = lambda a: tf.cast(a, states[0].dtype) if a.dtype.is_floating else a
@@ -178,9 +182,11 @@ def no_cudnn(cell, training, **options):
     if not isinstance(cell, Cell):
         return f"cuDNN computes LSTM and GRU, not {type(cell).__name__}."
     spec = cell.regularized(training)
+    if cell.acts("dropout", training) and cell.dropout_mode == "gates":
+        return "The layer drops inputs gate by gate, and cuDNN has one input for all gates."
     kind = KINDS.get(type(spec), type(spec).__name__)
-    if getattr(spec, "projection_units", None):
-        kind = "an LSTM with a projection"
+    if kind == "lstm" and spec != _plain(spec):
+        kind = "an LSTM with a projection, peepholes, coupled gates or clipping"
     return engine.cudnn.obstacle(
         kind,
         activation=getattr(spec, "activation", None),
@@ -188,4 +194,14 @@ def no_cudnn(cell, training, **options):
         reset_after=getattr(spec, "reset_after", True),
         dtype=cell.compute_dtype,
         **options,
+    )
+
+
+def _plain(spec):
+    """The same LSTM without what cuDNN has not."""
+    return LSTMSpec(
+        units=spec.units,
+        use_bias=spec.use_bias,
+        activation=spec.activation,
+        recurrent_activation=spec.recurrent_activation,
     )

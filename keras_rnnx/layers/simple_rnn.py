@@ -34,7 +34,8 @@ class SimpleRNNCell(Cell):
         recurrent_dropout: the same for what enters the recurrent products (Gal and Ghahramani,
             2016). The state itself is not dropped.
         seed: of the dropout masks.
-        **kwargs: of `keras.layers.Layer`.
+        **kwargs: `dropout_mode`, `recurrent_dropout_mode`, `zoneout`, `weight_dropout`: see
+            `keras_rnnx.Cell`; and those of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `[B, D]`.
@@ -102,8 +103,9 @@ class SimpleRNN(NamedRNN):
         seed: of the dropout masks.
         activity_regularizer: penalty on the output.
         return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask,
-        jit_compile, backward, batch_parts, return_ragged, save_states, **kwargs: see
-            `keras_rnnx.RNN`.
+        jit_compile, backward, batch_parts, return_ragged, save_states: see `keras_rnnx.RNN`.
+        **kwargs: `dropout_mode`, `recurrent_dropout_mode`, `zoneout`, `weight_dropout`: see
+            `keras_rnnx.Cell`; and those of `keras.layers.Layer`.
 
     Call arguments, returns, masks and errors: see `keras_rnnx.RNN`.
 
