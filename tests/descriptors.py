@@ -6,11 +6,14 @@ A new layer gets all tests of the contract by a row here.
 import dataclasses
 from collections.abc import Callable
 
+import cell_oracles
 import keras
 import numpy as np
 import oracles
 import tensorflow as tf
 from helpers import B, D, T, U, states_like, weights_like
+
+import keras_rnnx
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +237,20 @@ def _projected():
     return dataclasses.replace(made, make=make, states=[U - 2, U])
 
 
+def _own(name, layer, step, states, units=U, **kwargs):
+    """A cell that Keras does not have: its twin is Keras' RNN over our cell, one step at a time."""
+    row = _layer(name, layer, step, len(states))
+
+    def make(namespace, options):
+        if namespace is not keras.layers:
+            return getattr(namespace, layer)(units, **kwargs, **options)
+        dtype = {"dtype": options["dtype"]} if "dtype" in options else {}
+        cell = getattr(keras_rnnx, f"{layer}Cell")(units, **kwargs, **dtype)
+        return keras.layers.RNN(cell, **options)
+
+    return dataclasses.replace(row, make=make, states=states)
+
+
 SIMPLE = (
     _layer("simple", "SimpleRNN", oracles.simple_step(), 1),
     _layer("simple_relu", "SimpleRNN", oracles.simple_step("relu"), 1, activation="relu"),
@@ -308,5 +325,92 @@ DEEP = (
     _deep("deep_simple_skip", "SimpleRNN", oracles.simple_step(), 1, skip=True),
     _deep("deep_both_lstm", "LSTM", oracles.lstm_step(), 2, both=True),
 )
-ALL = SIMPLE + LSTM + GRU + CELLS + BOTH + DEEP
+general = cell_oracles.general_lstm_step
+projected = dict(projection_units=U - 2, projection_clip=0.2, cell_clip=0.3)
+VARIANTS = (
+    _own("lstm_peephole", "LSTM", general(peephole=True), [U, U], peephole=True),
+    _own(
+        "lstm_coupled",
+        "LSTM",
+        general(peephole=True, coupled=True),
+        [U, U],
+        peephole=True,
+        coupled=True,
+    ),
+    _own(
+        "lstm_clipped",
+        "LSTM",
+        general(cell_clip=0.3, projection=True, projection_clip=0.2),
+        [U - 2, U],
+        **projected,
+    ),
+    _own("ln_lstm", "LayerNormLSTM", cell_oracles.layer_norm_lstm_step(), [U, U]),
+    _own(
+        "ln_lstm_carried",
+        "LayerNormLSTM",
+        cell_oracles.layer_norm_lstm_step(1e-3, ("recurrent", "cell"), carry_normalized=True),
+        [U, U],
+        normalize=("recurrent", "cell"),
+        epsilon=1e-3,
+        carry="normalized",
+    ),
+    _own("ln_gru", "LayerNormGRU", cell_oracles.layer_norm_gru_step(), [U]),
+    _own("ln_simple", "LayerNormSimpleRNN", cell_oracles.layer_norm_simple_step(), [U]),
+    _own("indrnn", "IndRNN", cell_oracles.indrnn_step("tanh"), [U], activation="tanh"),
+    _own("nas", "NAS", cell_oracles.nas_step(), [U, U]),
+    _own(
+        "nas_projected",
+        "NAS",
+        cell_oracles.nas_step(use_bias=True, projection=True),
+        [U - 2, U],
+        use_bias=True,
+        projection_units=U - 2,
+    ),
+    _own("esn", "ESN", cell_oracles.esn_step(0.3), [U], leaky=0.3, connectivity=0.5),
+    _own("min_gru", "MinGRU", cell_oracles.min_gru_step(), [U]),
+    _own("min_lstm", "MinLSTM", cell_oracles.min_lstm_step(), [U]),
+    _own("rg_lru", "RGLRU", cell_oracles.rg_lru_step(), [D], units=D),
+)
+
+
+def _zoned(step, rates):
+    """Zoneout's expectation (Krueger et al. 2017): what a layer computes outside training."""
+
+    def zoned(weights, x, states):
+        _, new = step(weights, x, states)
+        states = [r * old + (1 - r) * n for r, old, n in zip(rates, states, new, strict=True)]
+        return states[0], tuple(states)
+
+    return zoned
+
+
+def _quiet(row):
+    """A layer with noise, which is told to be still: training is tested in test_noise.py."""
+    return dataclasses.replace(row, fixed={"training": None})
+
+
+REGULARIZED = (
+    _quiet(
+        _own(
+            "lstm_zoneout",
+            "LSTM",
+            _zoned(oracles.lstm_step(), (0.2, 0.6)),
+            [U, U],
+            zoneout=(0.2, 0.6),
+        )
+    ),
+    _quiet(_own("gru_variational", "VariationalGRU", oracles.gru_step(), [U])),
+    _quiet(
+        _own(
+            "lstm_dropped",
+            "VariationalLSTM",
+            oracles.lstm_step(),
+            [U, U],
+            dropout_mode="gates",
+            recurrent_dropout_mode="candidate",
+            weight_dropout=0.5,
+        )
+    ),
+)
+ALL = SIMPLE + LSTM + GRU + CELLS + BOTH + DEEP + VARIANTS + REGULARIZED
 BY_NAME = {d.name: d for d in ALL}

@@ -1,5 +1,7 @@
 """A cell as a Keras layer: the weights of a spec, with everything Keras lets one say about them."""
 
+import dataclasses
+
 import keras
 import tensorflow as tf
 
@@ -18,7 +20,19 @@ KINDS = {
 
 
 # Arguments of every cell and of the layer around it, beside those of its own.
-NOISE = {
+COMMON = {
+    "kernel_initializer": "glorot_uniform",
+    "recurrent_initializer": "orthogonal",
+    "bias_initializer": "zeros",
+    "kernel_regularizer": None,
+    "recurrent_regularizer": None,
+    "bias_regularizer": None,
+    "kernel_constraint": None,
+    "recurrent_constraint": None,
+    "bias_constraint": None,
+    "dropout": 0.0,
+    "recurrent_dropout": 0.0,
+    "seed": None,
     "dropout_mode": "variational",
     "recurrent_dropout_mode": "variational",
     "zoneout": 0.0,
@@ -47,9 +61,13 @@ class Cell(keras.layers.Layer):
     by itself, `output, states = cell(x, states)`, and so in `keras.layers.RNN`; there dropout is
     refused in training, since Keras has no public hook to draw a mask once per sequence.
 
-    A subclass passes its arguments on as a dict and says which spec they make (`make_spec`).
+    A subclass names its `spec_class`, of which each field is an argument, and passes its arguments
+    on as a dict; those below may be left to `**kwargs`.
 
     Args:
+        kernel_initializer, recurrent_initializer, bias_initializer: of the weights.
+        kernel_regularizer, recurrent_regularizer, bias_regularizer: penalties on the weights.
+        kernel_constraint, recurrent_constraint, bias_constraint: applied after each update.
         dropout, recurrent_dropout: rates of dropout on the input and within the recurrence.
         dropout_mode: `"variational"`, one mask per sample for all steps and gates; `"gates"`, one
             for each gate; `"step"`, one for each step.
@@ -65,11 +83,12 @@ class Cell(keras.layers.Layer):
 
     def __init__(self, arguments, **kwargs):
         kwargs.pop("implementation", None)  # Keras' choice between two formulations; here is one
-        noise = {name: kwargs.pop(name, default) for name, default in NOISE.items()}
+        others = {n: kwargs.pop(n, default) for n, default in COMMON.items() if n not in arguments}
         super().__init__(**kwargs)
-        checks.positive("units", arguments["units"])
-        self.arguments = (*arguments, *noise)
-        for name, value in (*arguments.items(), *noise.items()):
+        if "units" in arguments:
+            checks.positive("units", arguments["units"])
+        self.arguments = (*arguments, *others)
+        for name, value in (*arguments.items(), *others.items()):
             setattr(self, name, read(name, value))
         for name in ("dropout", "recurrent_dropout", "weight_dropout"):
             setattr(self, name, checks.rate(name, getattr(self, name)))
@@ -81,10 +100,15 @@ class Cell(keras.layers.Layer):
         self.output_size = self.spec.output_size
         self.input_dim = None
         self.zoneout_rates = checks.zoneout(self, self.zoneout, self.state_size)
-        checks.recurrent_dropout(self)
+        checks.noise(self)
+
+    spec_class = None
+    learns = True  # whether its weights are trained
 
     def make_spec(self):
-        raise NotImplementedError(f"{type(self).__name__} says not which spec it holds")
+        """The spec of this cell's arguments."""
+        fields = [field.name for field in dataclasses.fields(self.spec_class)]
+        return self.spec_class(**{name: getattr(self, name) for name in fields})
 
     def acts(self, name, training):
         """Whether this dropout acts: a rate of 1 drops nothing, as in Keras."""
@@ -107,6 +131,7 @@ class Cell(keras.layers.Layer):
             variable = self.add_weight(
                 shape=weight.shape,
                 name=name,
+                trainable=self.learns,
                 initializer=self.initializer(name, weight.role),
                 regularizer=getattr(self, f"{weight.role}_regularizer", None),
                 constraint=getattr(self, f"{weight.role}_constraint", None),

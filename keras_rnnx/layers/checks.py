@@ -50,7 +50,7 @@ def zoneout(cell, given, sizes):
     return rates
 
 
-def recurrent_dropout(cell):
+def noise(cell):
     """Whether the cell has what its noise shall act on."""
     name, mode = type(cell).__name__, cell.recurrent_dropout_mode
     if cell.recurrent_dropout and mode == "candidate" and not cell.spec.has_candidate:
@@ -62,6 +62,11 @@ def recurrent_dropout(cell):
         raise ValueError(
             f"{name} got recurrent_dropout={cell.recurrent_dropout}, and multiplies its state by "
             "no matrix. Use dropout on the input, or zoneout."
+        )
+    if cell.weight_dropout and not cell.spec.recurrent:
+        raise ValueError(
+            f"{name} got weight_dropout={cell.weight_dropout}, and has no recurrent matrix to drop "
+            "numbers of. Leave it out."
         )
 
 

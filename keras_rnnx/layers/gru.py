@@ -87,14 +87,7 @@ class GRUCell(Cell):
     ):
         super().__init__(arguments(locals()), **kwargs)
 
-    def make_spec(self):
-        return GRUSpec(
-            units=self.units,
-            activation=self.activation,
-            recurrent_activation=self.recurrent_activation,
-            use_bias=self.use_bias,
-            reset_after=self.reset_after,
-        )
+    spec_class = GRUSpec
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
@@ -179,4 +172,4 @@ class GRU(NamedRNN):
         save_states=False,
         **kwargs,
     ):
-        super().__init__(arguments(locals()), **kwargs)
+        super().__init__(**arguments(locals()), **kwargs)

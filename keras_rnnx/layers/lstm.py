@@ -102,33 +102,30 @@ class LSTMCell(Cell):
     ):
         super().__init__(arguments(locals()), **kwargs)
 
+    spec_class = LSTMSpec
+
     def make_spec(self):
         if self.projection_units is not None:
             checks.positive("projection_units", self.projection_units)
         checks.limit("cell_clip", self.cell_clip)
         checks.limit("projection_clip", self.projection_clip)
-        return LSTMSpec(
-            units=self.units,
-            activation=self.activation,
-            recurrent_activation=self.recurrent_activation,
-            use_bias=self.use_bias,
-            projection_units=self.projection_units,
-            peephole=self.peephole,
-            coupled=self.coupled,
-            cell_clip=self.cell_clip,
-            projection_clip=self.projection_clip,
-        )
+        return super().make_spec()
 
     def initializer(self, name, role):
-        if name != "bias" or not self.unit_forget_bias or self.coupled:
-            return super().initializer(name, role)
+        if name == "bias" and self.unit_forget_bias and not self.coupled:
+            return forget_bias(self)
+        return super().initializer(name, role)
 
-        def bias(shape, *args, **kwargs):
-            start = lambda gates: self.bias_initializer((gates * self.units,), *args, **kwargs)
-            ones = keras.initializers.Ones()((self.units,), *args, **kwargs)
-            return keras.ops.concatenate([start(1), ones, start(2)])
 
-        return bias
+def forget_bias(cell):
+    """The initializer of a bias `[4U]` whose forget gate starts at 1."""
+
+    def bias(shape, *args, **kwargs):
+        start = lambda gates: cell.bias_initializer((gates * cell.units,), *args, **kwargs)
+        ones = keras.initializers.Ones()((cell.units,), *args, **kwargs)
+        return keras.ops.concatenate([start(1), ones, start(2)])
+
+    return bias
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
@@ -225,4 +222,4 @@ class LSTM(NamedRNN):
         projection_clip=None,
         **kwargs,
     ):
-        super().__init__(arguments(locals()), **kwargs)
+        super().__init__(**arguments(locals()), **kwargs)

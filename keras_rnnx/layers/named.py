@@ -4,7 +4,7 @@ import inspect
 
 from keras_rnnx import engine
 from keras_rnnx.layers import checks
-from keras_rnnx.layers.cell import NOISE
+from keras_rnnx.layers.cell import COMMON
 from keras_rnnx.layers.cell import write
 from keras_rnnx.layers.rnn import RNN
 
@@ -12,8 +12,8 @@ from keras_rnnx.layers.rnn import RNN
 class NamedRNN(RNN):
     """An `RNN` around one cell of `cell_class`, with that cell's arguments as its own.
 
-    A subclass may name its arguments and pass them on as a dict; `units` and the arguments of the
-    cell and of `RNN` by name are taken too. The cell's are attributes of the layer.
+    Takes `units`, and by name the arguments of the cell and of `RNN`. The cell's are attributes of
+    the layer.
     """
 
     cell_class = None
@@ -24,9 +24,8 @@ class NamedRNN(RNN):
         for name in cell_arguments(cls):
             setattr(cls, name, property(lambda self, name=name: getattr(self.cell, name)))
 
-    def __init__(self, arguments, **kwargs):
-        given = arguments if isinstance(arguments, dict) else {"units": arguments}
-        given = {**given, **kwargs}
+    def __init__(self, units, **given):
+        given["units"] = units
         of_cell = {n: given.pop(n) for n in cell_arguments(self) if n in given}
         cell = self.cell_class(
             **of_cell,
@@ -63,4 +62,5 @@ class NamedRNN(RNN):
 def cell_arguments(layer):
     """The names of the arguments of a layer's cell."""
     names = inspect.signature(layer.cell_class.__init__).parameters
-    return [*(name for name in names if name not in ("self", "kwargs")), *NOISE]
+    own = [name for name in names if name not in ("self", "kwargs")]
+    return [*own, *(name for name in COMMON if name not in own)]

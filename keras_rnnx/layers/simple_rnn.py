@@ -75,12 +75,7 @@ class SimpleRNNCell(Cell):
     ):
         super().__init__(arguments(locals()), **kwargs)
 
-    def make_spec(self):
-        return SimpleSpec(
-            units=self.units,
-            activation=self.activation,
-            use_bias=self.use_bias,
-        )
+    spec_class = SimpleSpec
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
@@ -156,4 +151,4 @@ class SimpleRNN(NamedRNN):
         save_states=False,
         **kwargs,
     ):
-        super().__init__(arguments(locals()), **kwargs)
+        super().__init__(**arguments(locals()), **kwargs)

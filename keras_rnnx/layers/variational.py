@@ -1,0 +1,81 @@
+"""LSTM and GRU with variational dropout, by that name."""
+
+import keras
+
+from keras_rnnx.layers.gru import GRU
+from keras_rnnx.layers.gru import GRUCell
+from keras_rnnx.layers.lstm import LSTM
+from keras_rnnx.layers.lstm import LSTMCell
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+class VariationalLSTMCell(LSTMCell):
+    """`keras_rnnx.LSTMCell` with variational dropout: rates of 0.25 unless others are given.
+
+    One mask per sample for all steps and gates; `dropout_mode` and `recurrent_dropout_mode`
+    "gates" draw one for each gate. Gal and Ghahramani, "A Theoretically Grounded Application of
+    Dropout in Recurrent Neural Networks", NeurIPS 2016 (arXiv:1512.05287).
+
+    Example:
+
+    >>> import keras_rnnx
+    >>> keras_rnnx.VariationalLSTMCell(4).recurrent_dropout
+    0.25
+    """
+
+    def __init__(self, units, *args, dropout=0.25, recurrent_dropout=0.25, **kwargs):
+        super().__init__(
+            units, *args, dropout=dropout, recurrent_dropout=recurrent_dropout, **kwargs
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+class VariationalGRUCell(GRUCell):
+    """`keras_rnnx.GRUCell` with variational dropout: see `keras_rnnx.VariationalLSTMCell`.
+
+    Example:
+
+    >>> import keras_rnnx
+    >>> keras_rnnx.VariationalGRUCell(4, dropout=0.1).dropout
+    0.1
+    """
+
+    def __init__(self, units, *args, dropout=0.25, recurrent_dropout=0.25, **kwargs):
+        super().__init__(
+            units, *args, dropout=dropout, recurrent_dropout=recurrent_dropout, **kwargs
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+class VariationalLSTM(LSTM):
+    """`keras_rnnx.LSTM` with variational dropout: see `keras_rnnx.VariationalLSTMCell`.
+
+    Example:
+
+    >>> import numpy as np, keras_rnnx
+    >>> layer = keras_rnnx.VariationalLSTM(4, recurrent_dropout_mode="gates")
+    >>> layer(np.ones((2, 5, 3), "float32"), training=True).shape
+    TensorShape([2, 4])
+    """
+
+    def __init__(self, units, *args, dropout=0.25, recurrent_dropout=0.25, **kwargs):
+        super().__init__(
+            units, *args, dropout=dropout, recurrent_dropout=recurrent_dropout, **kwargs
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+class VariationalGRU(GRU):
+    """`keras_rnnx.GRU` with variational dropout: see `keras_rnnx.VariationalLSTMCell`.
+
+    Example:
+
+    >>> import numpy as np, keras_rnnx
+    >>> keras_rnnx.VariationalGRU(4)(np.ones((2, 5, 3), "float32"), training=True).shape
+    TensorShape([2, 4])
+    """
+
+    def __init__(self, units, *args, dropout=0.25, recurrent_dropout=0.25, **kwargs):
+        super().__init__(
+            units, *args, dropout=dropout, recurrent_dropout=recurrent_dropout, **kwargs
+        )
