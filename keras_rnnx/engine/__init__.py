@@ -13,11 +13,14 @@ from keras_rnnx.engine.masking import swap_time_and_batch
 from keras_rnnx.engine.masking import zero_padding
 from keras_rnnx.engine.padding import pad_time
 from keras_rnnx.engine.parts import in_parts
+from keras_rnnx.engine.plan import CHUNKS
 from keras_rnnx.engine.plan import Plan
 from keras_rnnx.engine.plan import choose
 from keras_rnnx.engine.products import Products
 from keras_rnnx.engine.run import run
 from keras_rnnx.engine.run import run_in_segments
+from keras_rnnx.engine.scan import run_in_chunks
+from keras_rnnx.engine.scan import worth_chunks
 from keras_rnnx.engine.xla import device_type
 from keras_rnnx.engine.xla import failure
 from keras_rnnx.engine.xla import is_enclosed

@@ -7,6 +7,12 @@ from keras_rnnx.engine.backward import Full
 from keras_rnnx.engine.backward import read
 
 
+# Linear recurrences in chunks (see `engine.scan`): measured on two cores.
+CHUNKS = 64
+WIDEST = 1024  # numbers in a step of the batch: more keep the cores busy by themselves
+LEAST_STEPS = {"plain": 512, "compiled": 4096}  # a step of a compiled loop costs little
+
+
 class Plan(NamedTuple):
     """How a layer runs its loop.
 
@@ -39,6 +45,7 @@ def choose(
     batch_parts=1,
     one_program=False,
     no_cudnn="",
+    linear=False,
 ):
     """The plan for one call.
 
@@ -55,6 +62,7 @@ def choose(
             for each other.
         no_cudnn: why cuDNN does not run the layer; None if it does, empty if that is not worth a
             word.
+        linear: whether the recurrence is linear in its state.
     """
     way = read(backward)
     if foreign is not None:
@@ -71,6 +79,12 @@ def choose(
         )
         if no_cudnn:
             plan = plan._replace(reasons=(no_cudnn, *plan.reasons))
+    if linear and plan.backend in LEAST_STEPS and way == Full():
+        chunks = (
+            f"The state is linear: from {LEAST_STEPS[plan.backend]} steps on, where a step of the "
+            f"batch has at most {WIDEST} numbers, {CHUNKS} chunks of the sequence run side by side."
+        )
+        plan = plan._replace(reasons=(*plan.reasons, chunks))
     reasons = (*plan.reasons, way.reason) if way.reason else plan.reasons
     return plan._replace(backward=way, reasons=reasons)
 

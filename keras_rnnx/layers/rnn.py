@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_rnnx import engine
+from keras_rnnx.cells import LinearSpec
 from keras_rnnx.layers import checks
 from keras_rnnx.layers import lengths
 from keras_rnnx.layers.cell import Cell
@@ -277,6 +278,8 @@ class RNN(Recurrent):
             batch_parts=self.batch_parts,
             one_program=engine.is_enclosed() or engine.device_type() == "GPU",
             no_cudnn=next((reason for reason in cudnn if reason is not None), None),
+            linear=foreign is None
+            and any(isinstance(c.regularized(training), LinearSpec) for c in cells),
         )
 
     def no_cudnn(self, cell, training, eager=True, resets=False):

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_rnnx import engine
 from keras_rnnx.cells import GRUSpec
+from keras_rnnx.cells import LinearSpec
 from keras_rnnx.cells import LSTMSpec
 from keras_rnnx.cells import Resets
 from keras_rnnx.layers.cell import Cell
@@ -136,7 +137,30 @@ class _Run:
             states, constants = by_sample
             return engine.run(spec.step, x, prepared, states, constants, mask=mask, **options)
 
-        return engine.in_parts(run, plan.parts, x, mask, (states, constants), options["last_only"])
+        def in_order():
+            last_only = options["last_only"]
+            return engine.in_parts(run, plan.parts, x, mask, (states, constants), last_only)
+
+        if not isinstance(spec, LinearSpec):
+            return in_order()
+        return self._linear(spec, weights, x, states, in_order)
+
+    def _linear(self, spec, weights, x, states, in_order):
+        """A linear recurrence: in chunks side by side where that is faster than `in_order`."""
+        first = keras.tree.flatten(x)[0]
+        T, B, _ = (known or tf.shape(first)[k] for k, known in enumerate(first.shape))
+        worth = engine.worth_chunks(T, B, spec.units, self.plan)
+        if worth is False:
+            return in_order()
+
+        def in_chunks():
+            options = {k: self.options[k] for k in ("steps", "last_only", "zero_masked")}
+            options.update(plan=self.plan, mask=self.mask)
+            a, b = spec.project(weights, x)
+            output, last = engine.run_in_chunks(a, b, *states, engine.CHUNKS, **options)
+            return output, (last,)
+
+        return in_chunks() if worth is True else tf.cond(worth, in_chunks, in_order)
 
     def foreign(self, x, states):
         """Any other Keras cell: an ordinary loop."""
