@@ -8,6 +8,8 @@ if keras.backend.backend() != "tensorflow":
         'here. Set the environment variable KERAS_BACKEND to "tensorflow" before keras is imported.'
     )
 
+from keras_rnnx.cells import CellSpec
+from keras_rnnx.cells import Weight
 from keras_rnnx.data import bucket_by_length
 from keras_rnnx.engine import Checkpointed
 from keras_rnnx.engine import Full
@@ -17,6 +19,8 @@ from keras_rnnx.layers import AttentionOverTime
 from keras_rnnx.layers import Bidirectional
 from keras_rnnx.layers import Cell
 from keras_rnnx.layers import ESN
+from keras_rnnx.layers import CustomCell
+from keras_rnnx.layers import Embedding
 from keras_rnnx.layers import ESNCell
 from keras_rnnx.layers import GRU
 from keras_rnnx.layers import GRUCell
@@ -51,18 +55,24 @@ from keras_rnnx.layers import VariationalGRU
 from keras_rnnx.layers import VariationalGRUCell
 from keras_rnnx.layers import VariationalLSTM
 from keras_rnnx.layers import VariationalLSTMCell
+from keras_rnnx.monte_carlo import mc_predict
+from keras_rnnx.regularization import ActivationPenalty
 from keras_rnnx.streaming import StreamingSession
 from keras_rnnx.training import GradientMonitor
 from keras_rnnx.training import TruncatedBPTT
 from keras_rnnx.version import __version__
 
 __all__ = [
+    "ActivationPenalty",
     "AttentionOverTime",
     "Bidirectional",
     "Cell",
+    "CellSpec",
     "Checkpointed",
+    "CustomCell",
     "ESN",
     "ESNCell",
+    "Embedding",
     "Full",
     "GRU",
     "GRUCell",
@@ -101,7 +111,9 @@ __all__ = [
     "VariationalGRUCell",
     "VariationalLSTM",
     "VariationalLSTMCell",
+    "Weight",
     "__version__",
     "bucket_by_length",
+    "mc_predict",
     "portable",
 ]

@@ -1,4 +1,5 @@
-"""Noise against overfitting: drawn once per sequence, before the loop, and handed to the step.
+"""Against overfitting: noise, drawn once per sequence, before the loop, and handed to the step; and
+a penalty on what a layer puts out.
 
 Draws are stateless (random bits of the Philox generator, the same with and without XLA and whatever
 the precision) and happen in training only: nothing random is left in an inference graph.
@@ -9,6 +10,7 @@ step that does more, and `noise`, which draws what that step needs.
 
 import dataclasses
 
+import keras
 import tensorflow as tf
 
 from keras_rnnx.cells import Around
@@ -195,3 +197,49 @@ class Zoneout(Around):
 
         zoned = tuple(map(zone, self.rates, states, new))
         return zoned[0] if output is new[0] else output, zoned
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+class ActivationPenalty(keras.regularizers.Regularizer):
+    """Penalty on large outputs (AR) and on outputs that change much from step to step (TAR).
+
+        activation * mean(h[t] ** 2) + temporal * mean((h[t + 1] - h[t]) ** 2)
+
+    The means are over samples, steps and units: called, it gives the sum of those of each sample,
+    which Keras divides by their number. Merity, McCann and Socher, "Revisiting Activation
+    Regularization for Language RNNs", arXiv:1708.01009 (2017). Give it to a layer with
+    `return_sequences` as `activity_regularizer`. Keras also hands it what `return_state` returns,
+    `[B, U]`, and outputs of one step: there is no temporal part in these. Masked steps count with
+    what they put out.
+
+    Args:
+        activation: weight of the first part (2 in the paper).
+        temporal: weight of the second part (1 in the paper).
+
+    Example:
+
+    >>> import numpy as np, keras_rnnx
+    >>> penalty = keras_rnnx.ActivationPenalty(activation=2.0, temporal=1.0)
+    >>> layer = keras_rnnx.LSTM(4, return_sequences=True, activity_regularizer=penalty)
+    >>> _ = layer(np.ones((2, 5, 3), "float32"))
+    >>> len(layer.losses)
+    1
+    """
+
+    def __init__(self, activation=0.0, temporal=0.0):
+        self.activation = activation
+        self.temporal = temporal
+
+    def __call__(self, x):
+        x = tf.convert_to_tensor(x)
+        if x.dtype in (tf.float16, tf.bfloat16):
+            x = tf.cast(x, tf.float32)
+        loss = self.activation * tf.reduce_mean(x * x)
+        if self.temporal and x.shape.rank == 3:
+            change = tf.square(x[:, 1:] - x[:, :-1])
+            count = tf.cast(tf.size(change), x.dtype)
+            loss += self.temporal * tf.math.divide_no_nan(tf.reduce_sum(change), count)
+        return loss * tf.cast(tf.shape(x)[0], x.dtype)
+
+    def get_config(self):
+        return {"activation": self.activation, "temporal": self.temporal}

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from helpers import B, D, T, U, inputs, weights_like
 from saved_graph import reachable, strangers
-from subject import rnnx
+from subject import IS_KERAS, rnnx
 
 NOISE = {"dropout": 0.3, "recurrent_dropout": 0.2}
 # Other sizes than those of the training; the last one ends in padding (zeros are masked).
@@ -38,6 +38,26 @@ def every_layer():
         rnnx.Bidirectional(rnnx.LSTM(U, **options)),
         rnnx.RNN([rnnx.LSTMCell(U, **NOISE), rnnx.GRUCell(U, **NOISE)], return_sequences=True),
         rnnx.RNN(keras.layers.GRUCell(U)),
+    ]
+
+
+def own_layers():
+    """Those that Keras does not have, and the noise that it does not have."""
+    modes = {"dropout_mode": "gates", "recurrent_dropout_mode": "candidate"}
+    options = {"return_sequences": True, "zoneout": 0.2, "dropout": 0.1}
+    return [
+        rnnx.LSTM(U, peephole=True, coupled=True, cell_clip=1.0, weight_dropout=0.3, **options),
+        rnnx.VariationalLSTM(U, return_sequences=True, **modes),
+        rnnx.VariationalGRU(U, return_sequences=True, recurrent_dropout_mode="step"),
+        rnnx.LayerNormLSTM(U, **options),
+        rnnx.LayerNormGRU(U, **options),
+        rnnx.LayerNormSimpleRNN(U, **options),
+        rnnx.IndRNN(U, **options),
+        rnnx.NAS(U, **options),
+        rnnx.ESN(U, connectivity=0.9, **options),
+        rnnx.MinGRU(U, **options),
+        rnnx.MinLSTM(U, return_sequences=True),
+        rnnx.RGLRU(U, return_sequences=True),
     ]
 
 
@@ -94,6 +114,21 @@ def test_loaded_in_python(kind, trained, request):
     for x in REQUESTS:
         (answer,) = serve(**{name: tf.constant(x)}).values()
         np.testing.assert_allclose(answer, trained(x, training=False), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(IS_KERAS, reason="Keras does not have these layers")
+def test_our_own_layers_in_a_clean_process(tmp_path):
+    """Stock, pure operations, whatever the noise, and the same answers."""
+    model = model_of(own_layers())
+    model.set_weights(weights_like(model))
+    model.export(tmp_path / "model", verbose=False)
+    ops, must_compile = reachable(tmp_path / "model")
+    assert not must_compile
+    assert not strangers(ops)
+    assert not {op for op in ops if "Random" in op or op.startswith("Assign")}
+    for x, answer in zip(REQUESTS, answers_of_a_server(tmp_path / "model", REQUESTS, tmp_path)):
+        (output,) = answer.values()
+        np.testing.assert_allclose(output, model(x, training=False), rtol=1e-4, atol=1e-5)
 
 
 def test_loaded_as_a_layer_of_keras(exported, trained):

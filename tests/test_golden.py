@@ -12,7 +12,7 @@ MODELS = sorted((Path(__file__).parent / "golden").rglob("*.keras"))
 
 
 def test_there_are_golden_files():
-    assert len(MODELS) >= 7
+    assert len(MODELS) >= 21
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: f"{path.parent.name}/{path.stem}")

@@ -125,6 +125,63 @@ def test_registered_under_the_name_of_the_package(name):
     assert keras.saving.get_registered_name(getattr(rnnx, name)) == f"keras_rnnx>{name}"
 
 
+# Layers and cells that Keras does not have, with the arguments that only they have.
+OWN_VALUES = {
+    **{k: v for k, v in OTHER_VALUES.items() if k not in ("return_ragged", "save_states")},
+    **NOISE,
+    "dropout": 0.2,
+    "seed": 5,
+    "normalize": ("input",),
+    "epsilon": 0.01,
+    "carry": "normalized",
+    "connectivity": 0.9,
+    "leaky": 0.5,
+    "spectral_radius": 0.7,
+    "use_norm2": True,
+    "c": 4.0,
+}
+OWN_LAYERS = (
+    "VariationalLSTM",
+    "VariationalGRU",
+    "LayerNormLSTM",
+    "LayerNormGRU",
+    "LayerNormSimpleRNN",
+    "IndRNN",
+    "NAS",
+    "ESN",
+    "MinGRU",
+    "MinLSTM",
+    "RGLRU",
+)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", [*OWN_LAYERS, *(f"{name}Cell" for name in OWN_LAYERS)])
+def test_configuration_of_our_own_layers_comes_back_whole(name):
+    cls = getattr(keras_rnnx, name)
+    plain = cls(U)
+    defaults = plain.get_config()
+    linear = not (plain if name.endswith("Cell") else plain.cell).spec.recurrent
+    skipped = {"units", "dtype", "name", "trainable"}
+    if linear:  # nothing that recurrent dropout or weight drop could act on
+        skipped |= {"weight_dropout", "recurrent_dropout", "recurrent_dropout_mode"}
+    chosen = {k: v for k, v in OWN_VALUES.items() if k in defaults and k not in skipped}
+    if name.startswith("IndRNN"):
+        chosen["activation"] = "tanh"  # relu is its default
+    if name.startswith("NAS"):
+        chosen["use_bias"] = True
+    first = cls(U, **chosen)
+    config = first.get_config()
+    for argument in set(defaults) - skipped - {"return_ragged", "save_states"}:
+        assert config[argument] != defaults[argument], f"{argument} is a default"
+    saved = json.loads(json.dumps(keras.saving.serialize_keras_object(first)))
+    second = keras.saving.deserialize_keras_object(saved)
+    assert type(second) is cls
+    assert json.dumps(second.get_config(), default=str) == json.dumps(config, default=str)
+    cell = lambda layer: layer if name.endswith("Cell") else layer.cell
+    assert cell(second).spec == cell(first).spec
+
+
 def twins(name, **options):
     """A layer of ours and Keras' own, built."""
     both = []

@@ -7,6 +7,7 @@ import abc
 import dataclasses
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 
@@ -15,14 +16,36 @@ class Weight(NamedTuple):
 
     The role ("kernel", "recurrent" or "bias") decides which of the layer's initializers,
     regularizers and constraints apply to it; a "gain" starts at 1 and has none of these.
+
+    Example:
+
+    >>> import keras_rnnx
+    >>> keras_rnnx.Weight((3, 4), "kernel").role
+    'kernel'
     """
 
     shape: tuple
     role: str
 
 
+class Saved:
+    """Configuration of a frozen dataclass, as Keras saves objects."""
+
+    def get_config(self):
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: keras.saving.serialize_keras_object(v) for name, v in fields.items()}
+
+    @classmethod
+    def from_config(cls, config):
+        read = keras.saving.deserialize_keras_object
+        # JSON has lists only, and fields that are compared by value are tuples.
+        tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value
+        return cls(**{name: tuples(read(value)) for name, value in config.items()})
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
 @dataclasses.dataclass(frozen=True)
-class CellSpec(abc.ABC):
+class CellSpec(Saved, abc.ABC):
     """A recurrent cell without its weights: equal settings make equal (and hashable) specs.
 
     A cell is split in parts, so that what does not depend on the state leaves the loop:
@@ -38,6 +61,20 @@ class CellSpec(abc.ABC):
     `step` is pure: same arguments, same results; no variables, no random draws, no captured
     tensors. It multiplies by a recurrent matrix only through `product(name, h)`, which lets the
     engine take the matrix's gradient out of the loop (see `keras_rnnx.engine`).
+
+    Fields are compared and hashed: numbers, strings, functions, tuples. `keras_rnnx.CustomCell`
+    gives a spec its weights.
+
+    Example:
+
+    >>> import dataclasses, keras_rnnx, tensorflow as tf
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Plain(keras_rnnx.CellSpec):
+    ...     def step(self, weights, product, x, states, constants):
+    ...         h = tf.tanh(product("recurrent_kernel", states[0], plus=x))
+    ...         return h, (h,)
+    >>> list(Plain(units=4).weights(input_dim=3))
+    ['kernel', 'recurrent_kernel', 'bias']
     """
 
     units: int
@@ -104,7 +141,7 @@ class CellSpec(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class Around:
+class Around(Saved):
     """Base of specs around a spec: does what the one inside does."""
 
     spec: CellSpec

@@ -46,9 +46,11 @@ class LinearSpec(CellSpec):
 class MinGRUSpec(LinearSpec):
     """Minimal GRU. z is the share of what is new, as in the paper, and not of what stays.
 
-    z, n = tf.split(affine(x, kernel, bias), 2, axis=-1)
-    a = tf.sigmoid(-z)
-    b = tf.sigmoid(z) * n
+    Equations:
+
+        z, n = tf.split(affine(x, kernel, bias), 2, axis=-1)
+        a = tf.sigmoid(-z)
+        b = tf.sigmoid(z) * n
     """
 
     gates = 2
@@ -65,7 +67,9 @@ class MinGRUSpec(LinearSpec):
 class MinLSTMSpec(LinearSpec):
     """Minimal LSTM: the share of forget and input gate in their sum.
 
-    `sigmoid(f) / (sigmoid(f) + sigmoid(i))` is 0 / 0 where both are small; the same as one sigmoid:
+    `sigmoid(f) / (sigmoid(f) + sigmoid(i))` is 0 / 0 where both are small.
+
+    Equations, the same as one sigmoid:
 
         f, i, n = tf.split(affine(x, kernel, bias), 3, axis=-1)
         keep = tf.nn.softplus(-i) - tf.nn.softplus(-f)
@@ -87,6 +91,8 @@ class MinLSTMSpec(LinearSpec):
 @dataclasses.dataclass(frozen=True)
 class RGLRUSpec(LinearSpec):
     """Real-gated linear recurrent unit, over an input of as many features as units.
+
+    Equations:
 
         r, i = tf.split(tf.sigmoid(affine(x, kernel, bias)), 2, axis=-1)
         log_a = self.c * r * tf.math.log_sigmoid(decay)

@@ -69,13 +69,13 @@ class LSTMSpec(CellSpec):
     def weights(self, input_dim):
         weights = super().weights(input_dim)
         if self.peephole:  # of i, f and o
-            weights["peephole"] = Weight((self.gates - 1, self.units), "kernel")
+            weights["peephole_kernel"] = Weight((self.gates - 1, self.units), "kernel")
         if self.projection_units:
             weights["projection_kernel"] = Weight((self.units, self.projection_units), "kernel")
         return weights
 
     def prepare(self, weights):
-        used = ("recurrent_kernel", "peephole", "projection_kernel")
+        used = ("recurrent_kernel", "peephole_kernel", "projection_kernel")
         return {name: weights[name] for name in used if name in weights}
 
     def step(self, weights, product, x, states, constants):
@@ -86,7 +86,7 @@ class LSTMSpec(CellSpec):
         else:
             i, f, g, o = product("recurrent_kernel", h, plus=x, pieces=4)
         if self.peephole:
-            p_i, *p_f, p_o = tf.unstack(weights["peephole"])
+            p_i, *p_f, p_o = tf.unstack(weights["peephole_kernel"])
             i = i + p_i * c
             if not self.coupled:
                 f = f + p_f[0] * c

@@ -2,6 +2,8 @@
 
 from keras_rnnx.layers.bidirectional import Bidirectional
 from keras_rnnx.layers.cell import Cell
+from keras_rnnx.layers.custom import CustomCell
+from keras_rnnx.layers.embedding import Embedding
 from keras_rnnx.layers.esn import ESN
 from keras_rnnx.layers.esn import ESNCell
 from keras_rnnx.layers.gru import GRU

@@ -54,6 +54,7 @@ def write(name, value):
     return kind[1](value) if kind and value is not None else value
 
 
+@keras.saving.register_keras_serializable(package="keras_rnnx")
 class Cell(keras.layers.Layer):
     """Base of the cells: holds the weights of a `CellSpec` and runs single steps.
 
@@ -79,6 +80,13 @@ class Cell(keras.layers.Layer):
         seed: of all noise.
 
     Papers: `keras_rnnx.regularization`.
+
+    Example:
+
+    >>> import keras_rnnx
+    >>> cell = keras_rnnx.LSTMCell(4, zoneout=(0.05, 0.5), weight_dropout=0.3)
+    >>> isinstance(cell, keras_rnnx.Cell)
+    True
     """
 
     def __init__(self, arguments, **kwargs):
@@ -128,6 +136,11 @@ class Cell(keras.layers.Layer):
         checks.known_features(self, input_shape)
         self.bias = None
         for name, weight in self.spec.weights(self.input_dim).items():
+            if name in self.arguments:
+                raise ValueError(
+                    f"{type(self).__name__} has an argument and a weight of the name {name!r}, and "
+                    "keeps both as attributes. Give the weight another name."
+                )
             variable = self.add_weight(
                 shape=weight.shape,
                 name=name,

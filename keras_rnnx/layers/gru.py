@@ -64,6 +64,8 @@ class GRUCell(Cell):
     (TensorShape([2, 4]), 1)
     """
 
+    spec_class = GRUSpec
+
     def __init__(
         self,
         units,
@@ -86,8 +88,6 @@ class GRUCell(Cell):
         **kwargs,
     ):
         super().__init__(arguments(locals()), **kwargs)
-
-    spec_class = GRUSpec
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")

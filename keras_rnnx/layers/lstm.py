@@ -29,7 +29,7 @@ class LSTMCell(Cell):
     Schmidhuber and Cummins, Neural Computation 12 (2000).
 
     Weights: kernel `[D, 4U]`, recurrent_kernel `[U, 4U]`, bias `[4U]`, gates in the order i, f,
-    c, o; then peephole `[3, U]` of i, f and o; with a projection to P units recurrent_kernel
+    c, o; then peephole_kernel `[3, U]` of i, f and o; with a projection to P units recurrent_kernel
     `[P, 4U]` and projection_kernel `[U, P]`. With coupled gates f is missing in all of them.
 
     Args:
@@ -74,6 +74,8 @@ class LSTMCell(Cell):
     (TensorShape([2, 4]), 2)
     """
 
+    spec_class = LSTMSpec
+
     def __init__(
         self,
         units,
@@ -101,8 +103,6 @@ class LSTMCell(Cell):
         **kwargs,
     ):
         super().__init__(arguments(locals()), **kwargs)
-
-    spec_class = LSTMSpec
 
     def make_spec(self):
         if self.projection_units is not None:

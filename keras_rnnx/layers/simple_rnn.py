@@ -54,6 +54,8 @@ class SimpleRNNCell(Cell):
     (TensorShape([2, 4]), 1)
     """
 
+    spec_class = SimpleSpec
+
     def __init__(
         self,
         units,
@@ -74,8 +76,6 @@ class SimpleRNNCell(Cell):
         **kwargs,
     ):
         super().__init__(arguments(locals()), **kwargs)
-
-    spec_class = SimpleSpec
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")

@@ -2,8 +2,8 @@
 
     python tests/golden/make.py
 
-writes `tests/golden/<version>/NAME.keras` and `NAME.npz`. Made once per release and then never
-again: later versions must load them and give the same numbers (`tests/test_golden.py`).
+writes `tests/golden/<version>/NAME.keras` and `NAME.npz` where there is none yet. Made once and
+then never again: later versions must load them and give the same numbers (`tests/test_golden.py`).
 """
 
 import os
@@ -23,6 +23,24 @@ LAYERS = {
     "bidirectional": lambda: rnnx.Bidirectional(rnnx.LSTM(5, return_sequences=True), "sum"),
     "stack": lambda: rnnx.RNN([rnnx.LSTMCell(5), rnnx.GRUCell(3)], return_sequences=True),
     "any_batch": lambda: rnnx.LSTM(5, stateful="any_batch", jit_compile=False),
+    "lstm_variants": lambda: rnnx.LSTM(
+        5, peephole=True, coupled=True, projection_units=3, cell_clip=1.0, projection_clip=0.5
+    ),
+    "zoneout": lambda: rnnx.LSTM(5, return_sequences=True, zoneout=(0.1, 0.5), weight_dropout=0.2),
+    "variational_lstm": lambda: rnnx.VariationalLSTM(5, recurrent_dropout_mode="gates"),
+    "variational_gru": lambda: rnnx.VariationalGRU(5, dropout_mode="step"),
+    "layer_norm_lstm": lambda: rnnx.LayerNormLSTM(5, return_sequences=True),
+    "layer_norm_lstm_carried": lambda: rnnx.LayerNormLSTM(
+        5, normalize=("recurrent", "cell"), epsilon=1e-3, carry="normalized"
+    ),
+    "layer_norm_gru": lambda: rnnx.LayerNormGRU(5, return_sequences=True),
+    "layer_norm_simple_rnn": lambda: rnnx.LayerNormSimpleRNN(5),
+    "indrnn": lambda: rnnx.IndRNN(5, return_sequences=True),
+    "nas": lambda: rnnx.NAS(5, use_bias=True, projection_units=3),
+    "esn": lambda: rnnx.ESN(5, connectivity=0.9, leaky=0.5, return_sequences=True),
+    "min_gru": lambda: rnnx.MinGRU(5, return_sequences=True),
+    "min_lstm": lambda: rnnx.MinLSTM(5),
+    "rg_lru": lambda: rnnx.RGLRU(4, return_sequences=True),
 }
 
 
@@ -30,6 +48,8 @@ def main():
     folder = Path(__file__).parent / rnnx.__version__
     folder.mkdir(exist_ok=True)
     for seed, (name, make) in enumerate(LAYERS.items()):
+        if (folder / f"{name}.keras").exists():
+            continue
         keras.utils.set_random_seed(seed)
         rng = np.random.default_rng(seed)
         inputs = keras.Input((None, 4))

@@ -1,0 +1,48 @@
+"""Embedding with dropout of whole words."""
+
+import keras
+import tensorflow as tf
+
+from keras_rnnx.layers import checks
+from keras_rnnx.regularization import draw_kept
+from keras_rnnx.regularization import drop
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+class Embedding(keras.layers.Embedding):
+    """`keras.layers.Embedding` that drops words in training: all places of a word at once.
+
+    One draw for the batch over the rows of the matrix; the others are scaled by `1 / (1 - rate)`.
+    Merity, Keskar and Socher, "Regularizing and Optimizing LSTM Language Models", ICLR 2018
+    (arXiv:1708.02182), after Gal and Ghahramani, NeurIPS 2016.
+
+    Args:
+        input_dim: size of the vocabulary.
+        output_dim: features of a word.
+        dropout: rate at which words are dropped.
+        seed: of the draws.
+        **kwargs: of `keras.layers.Embedding`, such as `mask_zero`.
+
+    Example:
+
+    >>> import numpy as np, keras_rnnx
+    >>> keras_rnnx.Embedding(100, 4, dropout=0.1)(np.array([[1, 2, 1]])).shape
+    TensorShape([1, 3, 4])
+    """
+
+    def __init__(self, input_dim, output_dim, dropout=0.0, seed=None, **kwargs):
+        super().__init__(input_dim, output_dim, **kwargs)
+        self.dropout = checks.rate("dropout", dropout)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs, training=None):
+        embedded = super().call(inputs)
+        if not training or not 0 < self.dropout < 1:
+            return embedded
+        kept = draw_kept(self.seed_generator.next(), [self.input_dim, 1], self.dropout)
+        words = tf.cast(tf.convert_to_tensor(inputs), tf.int32)
+        return drop(embedded, tf.gather(kept, words), self.dropout)
+
+    def get_config(self):
+        return {**super().get_config(), "dropout": self.dropout, "seed": self.seed}

@@ -1,0 +1,81 @@
+"""Monte-Carlo dropout: how sure a model is, from its answers under noise."""
+
+import contextlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_rnnx.layers import everything
+
+
+def mc_predict(model, x, samples=32, batch_size=32):
+    """Mean and spread of a model's predictions with its noise switched on.
+
+    Gal and Ghahramani, "Dropout as a Bayesian Approximation: Representing Model Uncertainty in
+    Deep Learning", ICML 2016. Every sample of noise is one of the whole model; batch normalization
+    keeps its inference behaviour.
+
+    Args:
+        model: a Keras model with dropout, zoneout or other noise in it.
+        x: input or tree of inputs, arrays of N rows each.
+        samples: how many times each row is predicted.
+        batch_size: rows at a time.
+
+    Returns:
+        `(mean, spread)`, float64 arrays or trees as the model's output is: the mean and the
+        standard deviation over the samples, `[N, ...]`.
+
+    Raises:
+        ValueError: if all samples agree, since then nothing in the model is random.
+
+    Example:
+
+    >>> import keras, keras_rnnx, numpy as np
+    >>> model = keras.Sequential([keras.Input((None, 3)), keras_rnnx.LSTM(4, dropout=0.5)])
+    >>> mean, spread = keras_rnnx.mc_predict(model, np.ones((5, 7, 3), "float32"), samples=8)
+    >>> mean.shape, spread.shape
+    ((5, 4), (5, 4))
+    """
+    if samples < 1 or batch_size < 1:
+        raise ValueError(
+            f"mc_predict got samples={samples} and batch_size={batch_size}, expected at least 1 of "
+            "each."
+        )
+    x = keras.tree.map_structure(np.asarray, x)
+    rows = len(keras.tree.flatten(x)[0])
+    predict = tf.function(lambda batch: model(batch, training=True), autograph=False)
+    parts = []
+    with _as_trained(model):
+        for first in range(0, rows, batch_size):
+            # The last batch is filled up, for one shape compiles once.
+            chosen = np.minimum(np.arange(first, first + batch_size), rows - 1)
+            real = min(batch_size, rows - first)
+            batch = keras.tree.map_structure(lambda a, chosen=chosen: a[chosen], x)
+            found = [predict(batch) for _ in range(samples)]
+            stack = lambda *y, real=real: np.stack([np.asarray(a, "float64")[:real] for a in y])
+            parts.append(keras.tree.map_structure(stack, *found))
+    joined = keras.tree.map_structure(lambda *p: np.concatenate(p, axis=1), *parts)
+    mean = keras.tree.map_structure(lambda a: a.mean(axis=0), joined)
+    spread = keras.tree.map_structure(lambda a: a.std(axis=0), joined)
+    if samples > 1 and not any(np.any(a) for a in keras.tree.flatten(spread)):
+        raise ValueError(
+            f"mc_predict got {model.name!r}, and all {samples} samples agree: nothing in it is "
+            "random in training. Give its layers dropout, recurrent_dropout or zoneout."
+        )
+    return mean, spread
+
+
+@contextlib.contextmanager
+def _as_trained(model):
+    """Batch normalization as at inference, although the rest is called as in training."""
+    layers = everything(model)
+    frozen = [one for one in layers if isinstance(one, keras.layers.BatchNormalization)]
+    was = [one.trainable for one in frozen]
+    for one in frozen:
+        one.trainable = False  # to Keras this means its moving statistics
+    try:
+        yield
+    finally:
+        for one, trainable in zip(frozen, was, strict=True):
+            one.trainable = trainable
