@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ["long_sequences.md"]
+PAGES = ["long_sequences.md", "regularization.md", "writing_a_cell.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
