@@ -44,15 +44,20 @@ def mc_predict(model, x, samples=32, batch_size=32):
         )
     x = keras.tree.map_structure(np.asarray, x)
     rows = len(keras.tree.flatten(x)[0])
+    if not rows:
+        raise ValueError("mc_predict got 0 rows of input, expected at least 1.")
     predict = tf.function(lambda batch: model(batch, training=True), autograph=False)
     parts = []
-    with _as_trained(model):
+    with _as_trained(model), _restored(model) as restore:
         for first in range(0, rows, batch_size):
             # The last batch is filled up, for one shape compiles once.
             chosen = np.minimum(np.arange(first, first + batch_size), rows - 1)
             real = min(batch_size, rows - first)
             batch = keras.tree.map_structure(lambda a, chosen=chosen: a[chosen], x)
-            found = [predict(batch) for _ in range(samples)]
+            found = []
+            for _ in range(samples):
+                restore()
+                found.append(predict(batch))
             stack = lambda *y, real=real: np.stack([np.asarray(a, "float64")[:real] for a in y])
             parts.append(keras.tree.map_structure(stack, *found))
     joined = keras.tree.map_structure(lambda *p: np.concatenate(p, axis=1), *parts)
@@ -79,3 +84,21 @@ def _as_trained(model):
     finally:
         for one, trainable in zip(frozen, was, strict=True):
             one.trainable = trainable
+
+
+@contextlib.contextmanager
+def _restored(model):
+    """Gives a function that puts what a call changes, beside seeds, back to its value of now."""
+    recurrent = [one for one in everything(model) if getattr(one, "stateful", False)]
+    kept = [v for one in recurrent for v in keras.tree.flatten(getattr(one, "states", None) or [])]
+    changing = [*model.non_trainable_weights, *(v for v in kept if hasattr(v, "assign"))]
+    values = [np.array(keras.ops.convert_to_numpy(v)) for v in changing]
+
+    def restore():
+        for variable, value in zip(changing, values, strict=True):
+            variable.assign(value)
+
+    try:
+        yield restore
+    finally:
+        restore()

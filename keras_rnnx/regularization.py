@@ -21,6 +21,8 @@ def draw_kept(seed, shape, rate):
 
     seed: `[2]` integers; replicas of a distribution strategy draw different numbers from it.
     """
+    if rate >= 1:
+        return tf.zeros(shape, tf.bool)
     # Neither `stateless_fold_in` nor a uniform float: both give other numbers under XLA.
     first, second = tf.unstack(tf.cast(seed, tf.int32))
     replicas = tf.distribute.get_replica_context()
@@ -46,10 +48,13 @@ def dropped_input(x, seed, rate, mode, gates, time_axis):
         "gates"         one mask `[B, D]` for each gate (the same, untied)
         "step"          one mask `[B, D]` for each step (Zaremba et al., arXiv:1409.2329, 2014)
     """
-    sizes = tf.unstack(tf.shape(x))
-    if mode != "step":
-        sizes[time_axis] = 1
-    dropped = lambda: drop(x, draw_kept(seed(), sizes, rate), rate)
+    batch, steps = (tf.shape(x)[1 - time_axis], tf.shape(x)[time_axis])
+    sizes = [steps if mode == "step" else 1, batch, x.shape[-1]]
+
+    def dropped():
+        kept = draw_kept(seed(), sizes, rate)  # laid out alike, wherever the time is
+        return drop(x, kept if time_axis == 0 else tf.transpose(kept, [1, 0, 2]), rate)
+
     return tuple(dropped() for _ in range(gates)) if mode == "gates" else dropped()
 
 
@@ -208,9 +213,8 @@ class ActivationPenalty(keras.regularizers.Regularizer):
     The means are over samples, steps and units: called, it gives the sum of those of each sample,
     which Keras divides by their number. Merity, McCann and Socher, "Revisiting Activation
     Regularization for Language RNNs", arXiv:1708.01009 (2017). Give it to a layer with
-    `return_sequences` as `activity_regularizer`. Keras also hands it what `return_state` returns,
-    `[B, U]`, and outputs of one step: there is no temporal part in these. Masked steps count with
-    what they put out.
+    `return_sequences` as `activity_regularizer`: what is no sequence (last outputs and states,
+    `[B, U]`) has no penalty. Masked steps count with what they put out. Ragged outputs are refused.
 
     Args:
         activation: weight of the first part (2 in the paper).
@@ -231,11 +235,18 @@ class ActivationPenalty(keras.regularizers.Regularizer):
         self.temporal = temporal
 
     def __call__(self, x):
+        if isinstance(x, tf.RaggedTensor):
+            raise ValueError(
+                "ActivationPenalty got a RaggedTensor, expected outputs [B, T, U]: leave "
+                "return_ragged out, and make the outputs ragged behind the layer."
+            )
         x = tf.convert_to_tensor(x)
         if x.dtype in (tf.float16, tf.bfloat16):
             x = tf.cast(x, tf.float32)
+        if x.shape.rank != 3:
+            return tf.zeros([], x.dtype)
         loss = self.activation * tf.reduce_mean(x * x)
-        if self.temporal and x.shape.rank == 3:
+        if self.temporal:
             change = tf.square(x[:, 1:] - x[:, :-1])
             count = tf.cast(tf.size(change), x.dtype)
             loss += self.temporal * tf.math.divide_no_nan(tf.reduce_sum(change), count)

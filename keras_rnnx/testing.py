@@ -54,14 +54,18 @@ def check_cell(cell, features=3, verbose=True):
             f"check_cell got {cell!r}, expected a keras_rnnx.CellSpec or a cell of keras_rnnx: "
             "other Keras cells run in an ordinary loop, and there is nothing to check."
         )
+    if cell.spec.constant_names:
+        raise TypeError(
+            f"check_cell got a cell that takes constants {cell.spec.constant_names}, whose shapes "
+            "it cannot know. Check the cell with these as weights, or test it in a layer."
+        )
     subject, failed = Subject(cell, features), []
     for check in CHECKS:
         name = check.__name__.removeprefix("check_")
         try:
             check(subject)
         except Exception as error:  # whatever its kind: it is reported with those of the others
-            message = str(error).strip().splitlines() or [""]
-            failed.append(f"{name}: {type(error).__name__}: {message[0]}")
+            failed.append(f"{name}: {type(error).__name__}: {_first_line(error)}")
             line = f"FAILED  {failed[-1]}"
         else:
             line = f"ok      {name}"
@@ -71,6 +75,13 @@ def check_cell(cell, features=3, verbose=True):
         raise AssertionError(
             f"{type(cell).__name__} failed {len(failed)} checks:\n" + "\n".join(failed)
         )
+
+
+def _first_line(error):
+    """What an error says, without the line that Keras puts before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith("Exception encountered when calling")]
+    return (told or lines or [""])[0]
 
 
 class Subject:

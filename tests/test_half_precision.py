@@ -129,3 +129,17 @@ def test_pure_half_precision_runs(dtype, mode):
     expected, _ = outputs_and_gradients(twin)(tf.cast(x, tf.float32), None, None)
     bound = {"float16": 4e-3, "bfloat16": 3e-2}[dtype]  # four units of the last place
     np.testing.assert_allclose(tf.cast(outputs[0], tf.float32), expected[0], atol=bound)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", ["LayerNormLSTM", "LayerNormGRU", "LayerNormSimpleRNN"])
+def test_layer_norm_of_large_products(name):
+    """In float16 a square of 256 is too large already; the sums are float32."""
+    import keras_rnnx
+
+    x = 2000 * inputs()
+    exact, half = (getattr(keras_rnnx, name)(8, dtype=d) for d in ("float32", "mixed_float16"))
+    expected = exact(x)
+    half.build(x.shape)
+    half.set_weights(exact.get_weights())
+    np.testing.assert_allclose(tf.cast(half(x), tf.float32), expected, atol=0.02)

@@ -54,11 +54,12 @@ def test_batch_normalization_stays_as_it_is():
             "nothing in it is random",
         ),
         (dropping, {"samples": 0}, "samples=0 and batch_size=32, expected at least 1"),
+        (dropping, {"x": inputs()[:0]}, "got 0 rows"),
     ],
 )
 def test_refused(model, options, sentence):
     with pytest.raises(ValueError, match=sentence):
-        rnnx.mc_predict(model(), inputs(), **options)
+        rnnx.mc_predict(model(), **{"x": inputs(), **options})
 
 
 @pytest.mark.quick
@@ -98,8 +99,45 @@ def test_activation_penalty(dtype):
 
 
 @pytest.mark.quick
-def test_activation_penalty_of_one_step_and_of_last_outputs():
+def test_activation_penalty_is_one_of_sequences():
+    """Of one step there is no change, and states that a layer returns too have no penalty."""
     penalty = rnnx.ActivationPenalty(activation=1.0, temporal=1.0)
     x = inputs(features=U)
     np.testing.assert_allclose(penalty(x[:, :1]), B * np.mean(x[:, :1] ** 2), rtol=1e-5)
-    np.testing.assert_allclose(penalty(x[:, 0]), B * np.mean(x[:, 0] ** 2), rtol=1e-5)
+    assert penalty(x[:, 0]) == 0
+    alone = rnnx.LSTM(U, return_sequences=True, activity_regularizer=penalty)
+    stack = rnnx.Stack(rnnx.LSTM(U, return_sequences=True, activity_regularizer=penalty), 1)
+    alone(inputs())
+    stack.build((B, T, D))
+    stack.set_weights(alone.get_weights())
+    stack(inputs())
+    np.testing.assert_allclose(sum(map(float, stack.losses)), float(alone.losses[0]), rtol=1e-6)
+    with pytest.raises(
+        ValueError, match="ActivationPenalty got a RaggedTensor.*leave return_ragged"
+    ):
+        penalty(tf.RaggedTensor.from_tensor(x))
+
+
+@pytest.mark.quick
+def test_dropped_words_of_ragged_sequences():
+    words = tf.ragged.constant([[1, 2, 1], [3]])
+    layer = rnnx.Embedding(9, D, dropout=0.5, seed=1)
+    found = layer(words, training=True)
+    assert isinstance(found, tf.RaggedTensor) and found.row_lengths().numpy().tolist() == [3, 1]
+    np.testing.assert_array_equal(found[0, 0], found[0, 2])
+    plain = layer(words).flat_values.numpy()
+    values = found.flat_values.numpy()
+    np.testing.assert_allclose(values, np.where(values == 0, 0, plain / 0.5), rtol=1e-6)
+
+
+@pytest.mark.quick
+def test_kept_states_and_statistics_are_put_back():
+    """A stateful net without noise gives one answer, and is afterwards what it was."""
+    layer = rnnx.LSTM(U, stateful=True)
+    model = keras.Sequential([keras.Input((None, D), batch_size=B), layer])
+    model(inputs())
+    before = [np.array(s) for s in layer.states]
+    with pytest.raises(ValueError, match="nothing in it is random"):
+        rnnx.mc_predict(model, inputs(seed=3), samples=3, batch_size=B)
+    for old, new in zip(before, layer.states, strict=True):
+        np.testing.assert_array_equal(old, np.array(new))

@@ -182,11 +182,7 @@ def test_checkpoints_have_the_same_noise(kind, noise):
         layer = build(kind, NOISES[noise], backward=backward)
         outputs, gradients = outputs_and_gradients(layer, training=True)(x, None, None)
         both.append([*outputs, *gradients])
-    # Draws of a step come laid out otherwise, so that only noise of the sequence is the same.
-    if noise in ("input", "input_gates", "recurrent", "recurrent_gates", "weights"):
-        assert_all_close(*both, 1e-10, ["output", "x", *(w.path for w in layer.weights)])
-    else:
-        assert all(np.isfinite(a).all() for a in both[1])
+    assert_all_close(*both, 1e-10, ["output", "x", *(w.path for w in layer.weights)])
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -237,6 +233,29 @@ def test_zoneout_takes_the_expectation_at_inference(rates):
     for t in range(T):
         output, states = layer.step(x[:, t], states or step)
     assert_all_close([output, *states], [h, h, c], 1e-10, ["output", "h", "c"])
+
+
+@pytest.mark.quick
+def test_zoneout_of_everything_changes_nothing():
+    """Also in training, where the rate is a threshold for random bits."""
+    layer = build("lstm", {"zoneout": 1.0})
+    for training in (False, True):
+        np.testing.assert_array_equal(layer(inputs(dtype="float64"), training=training), 0)
+
+
+@pytest.mark.quick
+def test_directions_and_layers_around_a_cell_draw_their_own():
+    cell = lambda: rnnx.SimpleRNNCell(4, dropout=0.5, seed=1)
+    both = rnnx.Bidirectional(rnnx.RNN(cell()))
+    assert (both.forward_layer.cell.seed, both.backward_layer.cell.seed) == (1, 2)
+    stack = rnnx.Stack(rnnx.RNN([cell(), cell()]), 3)
+    seeds = lambda stack: [[c.seed for c in layer.cells] for layer in stack.layers]
+    assert seeds(stack) == [[1, 1], [3, 3], [5, 5]]
+    again = rnnx.Stack.from_config(stack.get_config())
+    assert seeds(again) == seeds(stack)
+    assert [
+        layer.cell.seed for layer in rnnx.Stack([rnnx.RNN(cell()), rnnx.RNN(cell())]).layers
+    ] == [1, 1]
 
 
 # -- statistics ------------------------------------------------------------------------------

@@ -85,6 +85,11 @@ def test_what_is_no_spec_is_refused():
         rnnx.CustomCell(keras.layers.GRUCell(3))
     with pytest.raises(TypeError, match="cannot be hashed .*list"):
         rnnx.CustomCell(Leaky(U, powers=[1]))
+    takes = dataclasses.make_dataclass(
+        "Takes", [], bases=(Leaky,), namespace={"constant_names": ("speaker",)}, frozen=True
+    )
+    with pytest.raises(TypeError, match="takes constants .'speaker'"):
+        check_cell(takes(4))
     with pytest.raises(TypeError, match="GRUCell.* ordinary loop, and there is nothing to check"):
         check_cell(keras.layers.GRUCell(3))
 

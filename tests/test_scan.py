@@ -109,6 +109,7 @@ def test_long_sequences_in_float32(name, chunks, monkeypatch):
 def test_the_plan_says_so():
     reasons = rnnx.MinGRU(4).plan(training=True).reasons
     assert any("64 chunks of the sequence run side by side" in reason for reason in reasons)
+    assert not any("chunks" in reason for reason in rnnx.MinGRU(4).plan(resets=True).reasons)
     for layer in (rnnx.MinGRU(4, zoneout=0.1), rnnx.MinGRU(4, backward=rnnx.Truncated(3))):
         assert not any("chunks" in reason for reason in layer.plan(training=True).reasons)
 

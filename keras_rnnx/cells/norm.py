@@ -8,6 +8,8 @@ def standardized(a, epsilon=1e-5):
 
     Ba, Kiros and Hinton, "Layer Normalization", arXiv:1607.06450 (2016), without gain and shift.
     """
+    if a.dtype == tf.float16:  # squares beyond its largest number, 65504
+        return tf.cast(standardized(tf.cast(a, tf.float32), epsilon), a.dtype)
     # XLA adds up a row on a CPU number by number, a product with ones by vectors of numbers. The
     # gradient is written down so that it has its sums as such products too.
     mean = tf.ones([a.shape[-1], 1], a.dtype) / a.shape[-1]

@@ -7,6 +7,7 @@ from keras_rnnx.layers import checks
 from keras_rnnx.layers import lengths
 from keras_rnnx.layers import one_call
 from keras_rnnx.layers.base import SequenceLayer
+from keras_rnnx.layers.cell import reseeded
 from keras_rnnx.layers.streams import stream
 
 MERGE_MODES = ("sum", "mul", "concat", "ave", None)
@@ -272,6 +273,6 @@ class Bidirectional(SequenceLayer):
 def _copy(layer, prefix, reseed=False, **changes):
     """A layer of the same configuration, perhaps with a seed of its own."""
     config = {**layer.get_config(), **changes, "name": prefix + layer.name.removeprefix(prefix)}
-    if reseed and config.get("seed") is not None:
-        config["seed"] += 1  # equal seeds would drop the same units in both directions
+    if reseed:
+        config = reseeded(config, 1)  # equal seeds would drop the same units in both directions
     return type(layer).from_config(config)

@@ -201,3 +201,16 @@ class Cell(keras.layers.Layer):
 def arguments(values):
     """The arguments of an `__init__` from its `locals()`, without its `kwargs`."""
     return {k: v for k, v in values.items() if k not in ("self", "kwargs", "__class__")}
+
+
+def reseeded(config, by):
+    """The configuration of a layer or cell, `by` added to every seed in it of what is drawn."""
+    if not isinstance(config, dict):
+        return [reseeded(one, by) for one in config] if isinstance(config, list) else config
+    config = dict(config)
+    if isinstance(config.get("seed"), int):
+        config["seed"] += by
+    for name in ("cell", "cells", "config"):
+        if name in config:
+            config[name] = reseeded(config[name], by)
+    return config

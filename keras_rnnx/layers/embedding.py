@@ -41,8 +41,14 @@ class Embedding(keras.layers.Embedding):
         if not training or not 0 < self.dropout < 1:
             return embedded
         kept = draw_kept(self.seed_generator.next(), [self.input_dim, 1], self.dropout)
-        words = tf.cast(tf.convert_to_tensor(inputs), tf.int32)
-        return drop(embedded, tf.gather(kept, words), self.dropout)
+
+        def dropped(words, vectors):
+            words = tf.cast(tf.convert_to_tensor(words), tf.int32)
+            return drop(vectors, tf.gather(kept, words), self.dropout)
+
+        if isinstance(embedded, tf.RaggedTensor):
+            return embedded.with_flat_values(dropped(inputs.flat_values, embedded.flat_values))
+        return dropped(inputs, embedded)
 
     def get_config(self):
         return {**super().get_config(), "dropout": self.dropout, "seed": self.seed}

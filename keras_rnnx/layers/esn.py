@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_rnnx.cells import ESNSpec
 from keras_rnnx.layers.cell import Cell
@@ -29,6 +30,7 @@ class ESNCell(Cell):
         connectivity: share of the recurrent numbers that are not zero.
         leaky: share of what is new in the state, 0 to 1.
         spectral_radius: largest absolute eigenvalue of the recurrent matrix, exactly.
+        seed: of the connections, and of noise; `recurrent_initializer` draws the numbers.
         use_norm2: scale the matrix by its Frobenius norm instead, an upper bound of the radius.
         **kwargs: initializers, regularizers, constraints and noise: see `keras_rnnx.Cell`; and
             those of `keras.layers.Layer`.
@@ -76,19 +78,22 @@ class ESNCell(Cell):
         its numbers: it is drawn again."""
         seed = np.random.randint(2**31) if self.seed is None else self.seed
         draw = np.random.default_rng(seed)
+        with tf.init_scope():
+            numbers = np.array(self.recurrent_initializer(shape, "float32"), "float64")
         for _ in range(TRIES):
-            connected = draw.random(shape) < self.connectivity
-            if self.use_norm2 and connected.any() or _has_a_loop(connected):
-                break
-        else:
-            raise ValueError(
-                f"{type(self).__name__} drew {TRIES} reservoirs of {self.units} units with "
-                f"connectivity={self.connectivity}, and in none do the connections close a loop: "
-                "the spectral radius is 0 and cannot be scaled. Give more units or connectivity."
-            )
-        matrix = np.array(self.recurrent_initializer(shape, "float32"), "float64") * connected
-        size = np.linalg.norm(matrix) if self.use_norm2 else np.abs(np.linalg.eigvals(matrix)).max()
-        return keras.ops.convert_to_tensor(matrix * (self.spectral_radius / size), dtype=dtype)
+            matrix = numbers * (draw.random(shape) < self.connectivity)
+            if self.use_norm2:
+                size = np.linalg.norm(matrix)
+            else:
+                size = np.abs(np.linalg.eigvals(matrix)).max() if _has_a_loop(matrix != 0) else 0
+            if size > 0:
+                scaled = matrix * (self.spectral_radius / size)
+                return keras.ops.convert_to_tensor(scaled, dtype=dtype)
+        raise ValueError(
+            f"{type(self).__name__} drew {TRIES} reservoirs of {self.units} units with "
+            f"connectivity={self.connectivity}, and in none do connections close a loop: the "
+            "spectral radius is 0 and cannot be scaled. Give more units or connectivity."
+        )
 
 
 TRIES = 100

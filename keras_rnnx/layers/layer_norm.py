@@ -95,6 +95,8 @@ class LayerNormLSTMCell(NormalizedCell):
     def initializer(self, name, role):
         if name == "bias" and self.unit_forget_bias:
             return forget_bias(self)
+        if name == "cell_shift":
+            return "zeros"
         return super().initializer(name, role)
 
 

@@ -147,6 +147,9 @@ class RGLRUCell(Cell):
     `[U]`, the paper's Lambda, drawn so that `sigmoid(decay) ** c` lies between 0.9 and 0.999. The
     input has as many features as units.
 
+    The state is carried in the compute dtype, as in every cell here: in bfloat16 a decay near 1 is
+    rounded, and over thousands of steps this shows. Griffin carries it in float32.
+
     Args:
         units: positive integer, the size of the state and of the output.
         use_bias: whether there is a bias.
@@ -180,9 +183,10 @@ class RGLRUCell(Cell):
         if name != "decay":
             return super().initializer(name, role)
 
+        uniform = keras.initializers.RandomUniform(0.9, 0.999, seed=self.seed)
+
         def decay(shape, dtype=None):
-            powers = keras.random.uniform(shape, 0.9, 0.999, dtype=dtype, seed=self.seed)
-            a = powers ** (1 / self.c)
+            a = uniform(shape, dtype=dtype) ** (1 / self.c)
             return keras.ops.log(a / (1 - a))
 
         return decay

@@ -109,6 +109,11 @@ class LSTMCell(Cell):
             checks.positive("projection_units", self.projection_units)
         checks.limit("cell_clip", self.cell_clip)
         checks.limit("projection_clip", self.projection_clip)
+        if self.projection_clip and not self.projection_units:
+            raise ValueError(
+                f"{type(self).__name__} got projection_clip={self.projection_clip} without "
+                "projection_units: there is no projection to clip. Give its size, or leave it out."
+            )
         return super().make_spec()
 
     def initializer(self, name, role):

@@ -247,7 +247,7 @@ class RNN(Recurrent):
         """One step: `x [B, D]` and states `[B, U]` each give the output `[B, U]` and new states.
 
         Steps in a row, each with the states of the one before, are a call with the whole
-        sequence. Start with `initial_states(batch)`.
+        sequence. Start with `initial_states(batch)`. In training every step draws its own noise.
         """
         checks.causal(self)
         if not self.built:
@@ -279,6 +279,7 @@ class RNN(Recurrent):
             one_program=engine.is_enclosed() or engine.device_type() == "GPU",
             no_cudnn=next((reason for reason in cudnn if reason is not None), None),
             linear=foreign is None
+            and not resets
             and any(isinstance(c.regularized(training), LinearSpec) for c in cells),
         )
 

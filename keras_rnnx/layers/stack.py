@@ -9,6 +9,7 @@ from keras_rnnx.layers import lengths
 from keras_rnnx.layers import one_call
 from keras_rnnx.layers.base import SequenceLayer
 from keras_rnnx.layers.bidirectional import Bidirectional
+from keras_rnnx.layers.cell import reseeded
 from keras_rnnx.layers.rnn import RNN
 from keras_rnnx.layers.shapes import shapes_of
 from keras_rnnx.regularization import draw_kept
@@ -90,6 +91,7 @@ class Stack(SequenceLayer):
         return_ragged=None,
         **kwargs,
     ):
+        made_of_one = not isinstance(layers, (list, tuple))
         layers = _given(layers, num_layers)
         super().__init__(**{"dtype": layers[-1].dtype_policy, **kwargs})
         checks.one_of("dropout_mode", dropout_mode, DROPOUT_MODES)
@@ -107,7 +109,7 @@ class Stack(SequenceLayer):
         # What is added or put together of all layers is so at every step.
         whole = self.return_sequences or residual or skip
         self.layers = [
-            _copy(layer, k, return_sequences=k + 1 < len(layers) or whole)
+            _copy(layer, k, return_sequences=k + 1 < len(layers) or whole, reseed=made_of_one)
             for k, layer in enumerate(layers)
         ]
         self.stateful = any(layer.stateful for layer in self.layers)
@@ -338,13 +340,13 @@ def _given(layers, num_layers):
     return layers
 
 
-def _copy(layer, k, return_sequences, zeros=None):
-    """A layer of the same configuration that returns its states, with its own seed and name."""
+def _copy(layer, k, return_sequences, reseed, zeros=None):
+    """A layer of the same configuration that returns its states, with its own name."""
     name = f"{layer.name.split('__')[0]}__{k}"
     if isinstance(layer, Bidirectional):
         ways = (layer.forward_layer, layer.backward_layer)
         pairs = zip(ways, layer.zeros_as_given, strict=True)
-        forward, backward = (_copy(way, k, return_sequences, zeros) for way, zeros in pairs)
+        forward, backward = (_copy(way, k, return_sequences, reseed, z) for way, z in pairs)
         copy = Bidirectional(
             forward,
             merge_mode=layer.merge_mode,
@@ -362,9 +364,8 @@ def _copy(layer, k, return_sequences, zeros=None):
     if zeros is not None:  # Bidirectional may have changed it, for sequences
         changes["zero_output_for_mask"] = zeros
     config = {**layer.get_config(), **changes, "name": name}
-    if config.get("seed") is not None:
-        config["seed"] += 2 * k  # equal seeds would drop the same units in all layers
-    return type(layer).from_config(config)
+    # Equal seeds would drop the same units in all layers that are made of one.
+    return type(layer).from_config(reseeded(config, 2 * k) if reseed else config)
 
 
 def _directions(layer):
