@@ -500,7 +500,9 @@ def states_of(name, kind):
     [
         {"return_sequences": True},
         {"return_sequences": False},
-        {"return_sequences": False, "zero_output_for_mask": True},
+        pytest.param(
+            {"return_sequences": False, "zero_output_for_mask": True}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_layers_and_directions_in_one_call(name, kind, mask, options, with_cudnn):

@@ -113,12 +113,12 @@ GOOD = {
     "rg_lru": lambda: rnnx.RGLRUCell(3),
     "variational": lambda: rnnx.VariationalGRUCell(4),
 }
-QUICK = ("own", "min_gru")
+QUICK, FIRST = ("own", "min_gru"), ("lstm", "layer_norm_gru", "esn")
+MARKS = {name: pytest.mark.slow for name in GOOD}
+MARKS |= {name: pytest.mark.quick for name in QUICK} | {name: () for name in FIRST}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.quick) if n in QUICK else n for n in GOOD]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS[n]) for n in GOOD])
 def test_good_cells_pass(name, capsys):
     check_cell(GOOD[name]())
     lines = capsys.readouterr().out.splitlines()

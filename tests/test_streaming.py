@@ -14,8 +14,17 @@ import keras_rnnx as rnnx
 CAUSAL = sorted(d.name for d in descriptors.ALL if d.causal)
 
 
-@pytest.mark.parametrize("name", CAUSAL)
-@pytest.mark.parametrize("graph", [False, True])
+OWN = {d.name for d in descriptors.VARIANTS + descriptors.REGULARIZED}
+
+
+@pytest.mark.parametrize(
+    "name, graph",
+    [
+        pytest.param(n, graph, marks=pytest.mark.slow if graph and n in OWN else ())
+        for n in CAUSAL
+        for graph in (False, True)
+    ],
+)
 def test_steps_are_the_sequence(name, graph):
     descriptor = descriptors.BY_NAME[name]
     layer = descriptor.build(
