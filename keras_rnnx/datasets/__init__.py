@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
+from keras_rnnx.datasets.chorales import Chorales
 from keras_rnnx.datasets.cmudict import Cmudict
 
-__all__ = ["Cmudict"]
+__all__ = ["Chorales", "Cmudict"]
