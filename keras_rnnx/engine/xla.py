@@ -72,6 +72,7 @@ def function(recurrence, method, jit_compile):
 
     The cache holds every function for good: graphs that call one refer to it by name only.
     """
-    return tf.function(
-        getattr(recurrence, method), jit_compile=jit_compile or None, autograph=False
-    )
+    # A partial is an object of its own: TensorFlow counts retraces by code, which all loops share,
+    # and would warn of every new layer.
+    loop = functools.partial(getattr(recurrence, method))
+    return tf.function(loop, jit_compile=jit_compile or None, autograph=False)
