@@ -27,7 +27,9 @@ def mc_predict(model, x, samples=32, batch_size=32):
         standard deviation over the samples, `[N, ...]`.
 
     Raises:
-        ValueError: if all samples agree, since then nothing in the model is random.
+        ValueError: if all samples agree, since then nothing in the model is random (one sample has
+            a spread of 0 and no such check); for no rows, or for different numbers of them.
+        TypeError: for a `tf.data.Dataset` or a ragged tensor.
 
     Example:
 
@@ -42,10 +44,19 @@ def mc_predict(model, x, samples=32, batch_size=32):
             f"mc_predict got samples={samples} and batch_size={batch_size}, expected at least 1 of "
             "each."
         )
+    if isinstance(x, (tf.data.Dataset, tf.RaggedTensor)):
+        raise TypeError(
+            f"mc_predict got a {type(x).__name__}, expected arrays [N, ...], or a dict or list of "
+            "them."
+        )
     x = keras.tree.map_structure(np.asarray, x)
-    rows = len(keras.tree.flatten(x)[0])
-    if not rows:
-        raise ValueError("mc_predict got 0 rows of input, expected at least 1.")
+    counts = {len(a) if a.ndim else None for a in keras.tree.flatten(x)}
+    if len(counts) != 1 or counts & {0, None}:
+        raise ValueError(
+            f"mc_predict got inputs of {counts} rows, expected arrays of as many rows each, at "
+            "least 1."
+        )
+    (rows,) = counts
     predict = tf.function(lambda batch: model(batch, training=True), autograph=False)
     parts = []
     with _as_trained(model), _restored(model) as restore:
@@ -66,7 +77,7 @@ def mc_predict(model, x, samples=32, batch_size=32):
     if samples > 1 and not any(np.any(a) for a in keras.tree.flatten(spread)):
         raise ValueError(
             f"mc_predict got {model.name!r}, and all {samples} samples agree: nothing in it is "
-            "random in training. Give its layers dropout, recurrent_dropout or zoneout."
+            "random in training. Give its layers dropout, zoneout or weight_dropout."
         )
     return mean, spread
 

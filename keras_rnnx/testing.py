@@ -4,6 +4,7 @@ Axes: B batch, T time, D input features, U units.
 """
 
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -51,8 +52,9 @@ def check_cell(cell, features=3, verbose=True):
     cell = CustomCell(cell) if isinstance(cell, CellSpec) else cell
     if not isinstance(cell, Cell):
         raise TypeError(
-            f"check_cell got {cell!r}, expected a keras_rnnx.CellSpec or a cell of keras_rnnx: "
-            "other Keras cells run in an ordinary loop, and there is nothing to check."
+            f"check_cell got {cell!r}, expected an object of a keras_rnnx.CellSpec, such as "
+            "Own(4), or a cell of keras_rnnx: other Keras cells run in an ordinary loop, and there "
+            "is nothing to check."
         )
     if cell.spec.constant_names:
         raise TypeError(
@@ -60,6 +62,13 @@ def check_cell(cell, features=3, verbose=True):
             "it cannot know. Check the cell with these as weights, or test it in a layer."
         )
     subject, failed = Subject(cell, features), []
+    try:
+        subject.run(subject.layer("float32"))
+    except Exception as error:  # whatever its kind: nothing else can be said of such a cell
+        message = f"{type(cell.spec).__name__} cannot run: {type(error).__name__}: "
+        lookup = " (a weight that the step looks up? `prepare` names those it gets)"
+        hint = lookup if isinstance(error, KeyError) else ""
+        raise AssertionError(message + _first_line(error) + hint) from error
     for check in CHECKS:
         name = check.__name__.removeprefix("check_")
         try:
@@ -78,8 +87,10 @@ def check_cell(cell, features=3, verbose=True):
 
 
 def _first_line(error):
-    """What an error says, without the line that Keras puts before it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """What an error says, without the line that Keras puts before it and its colours."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text = re.sub(r"\x1b\[\d*m", "", str(text))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith("Exception encountered when calling")]
     return (told or lines or [""])[0]
 
@@ -222,7 +233,10 @@ def check_noise(subject):
         if not all(np.isfinite(a).all() for a in noisy):
             raise AssertionError(f"{noise} gives outputs that are not finite")
         if np.array_equal(noisy[0], plain[0]):
-            raise AssertionError(f"{noise} changes nothing in training")
+            raise AssertionError(
+                f"{noise} changes nothing in training: does the step multiply by the matrices that "
+                "`recurrent` names through `product`, and pass on its candidate, if it says so?"
+            )
         if "zoneout" not in noise:
             for found, e in zip(subject.run(layer), plain, strict=True):
                 near(found, e, 1e-12, f"the output at inference with {noise}")

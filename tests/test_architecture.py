@@ -114,3 +114,11 @@ def test_equations_are_lines_of_the_step(name):
     assert equations
     for equation in equations:
         assert equation in code
+
+
+@pytest.mark.quick
+def test_layers_show_the_arguments_of_their_cells():
+    """Those that take them by name only, for `help()` and editors."""
+    names = list(inspect.signature(keras_rnnx.LayerNormLSTM).parameters)
+    assert names[0] == "units" and names[-1] == "kwargs"
+    assert {"normalize", "carry", "zoneout", "kernel_initializer", "return_sequences"} <= set(names)

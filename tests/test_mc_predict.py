@@ -54,7 +54,8 @@ def test_batch_normalization_stays_as_it_is():
             "nothing in it is random",
         ),
         (dropping, {"samples": 0}, "samples=0 and batch_size=32, expected at least 1"),
-        (dropping, {"x": inputs()[:0]}, "got 0 rows"),
+        (dropping, {"x": inputs()[:0]}, r"inputs of \{0\} rows"),
+        (dropping, {"x": [inputs(), inputs()[:2]]}, "expected arrays of as many rows each"),
     ],
 )
 def test_refused(model, options, sentence):

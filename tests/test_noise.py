@@ -330,6 +330,12 @@ def test_weight_drop_in_fit_moves_only_what_the_optimizer_moves():
         (lambda: rnnx.LSTM(U, zoneout=1.5), "zoneout=1.5, expected a rate from 0 to 1"),
         (lambda: rnnx.LSTM(U, zoneout=(0.1,)), "expected .* a list of 2, one for each state"),
         (lambda: rnnx.GRU(U, zoneout=True), "zoneout=True"),
+        (
+            lambda: rnnx.GRU(U, weight_dropout=1.5),
+            "weight_dropout=1.5, expected a rate from 0 to 1",
+        ),
+        (lambda: rnnx.MinGRU(U, weight_dropout=0.5), "no recurrent matrix to drop"),
+        (lambda: rnnx.IndRNN(U, recurrent_dropout=0.5), "multiplies its state by no matrix"),
         (lambda: rnnx.GRU(U, dropout_mode="candidate"), "dropout_mode is 'candidate'"),
         (lambda: rnnx.GRU(U, recurrent_dropout_mode="gate"), "recurrent_dropout_mode is 'gate'"),
         (

@@ -63,12 +63,14 @@ class CellSpec(Saved, abc.ABC):
     engine take the matrix's gradient out of the loop (see `keras_rnnx.engine`).
 
     Fields are compared and hashed: numbers, strings, functions, tuples. `keras_rnnx.CustomCell`
-    gives a spec its weights.
+    gives a spec its weights. Register the class: whatever copies, saves or loads a cell makes it
+    again from its configuration.
 
     Example:
 
-    >>> import dataclasses, keras_rnnx, tensorflow as tf
-    >>> @dataclasses.dataclass(frozen=True)
+    >>> import dataclasses, keras, keras_rnnx, tensorflow as tf
+    >>> @keras.saving.register_keras_serializable(package="example")
+    ... @dataclasses.dataclass(frozen=True)
     ... class Plain(keras_rnnx.CellSpec):
     ...     def step(self, weights, product, x, states, constants):
     ...         h = tf.tanh(product("recurrent_kernel", states[0], plus=x))
@@ -123,7 +125,8 @@ class CellSpec(Saved, abc.ABC):
         return affine(x, weights["kernel"], self.input_bias(weights))
 
     def prepare(self, weights):
-        """The weights that `step` uses, as it uses them: `{name: tensor}`."""
+        """The weights that `step` uses, as it uses them, `{name: tensor}`; by default the recurrent
+        kernel only."""
         return {"recurrent_kernel": weights["recurrent_kernel"]}
 
     def noise(self, seed, steps, batch):

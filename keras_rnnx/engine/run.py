@@ -177,15 +177,15 @@ class _Method(NamedTuple):
     """A bound method that equals another one if their objects are equal, not only identical."""
 
     owner: Any
-    name: str
+    function: Any
 
     def __call__(self, *arguments):
-        return getattr(self.owner, self.name)(*arguments)
+        return self.function(self.owner, *arguments)
 
 
 def _by_value(step):
     owner = getattr(step, "__self__", None)
-    return step if owner is None else _Method(owner, step.__name__)
+    return step if owner is None else _Method(owner, step.__func__)
 
 
 class _Call(NamedTuple):

@@ -30,9 +30,13 @@ class Step:
         constants = self.constants.pack(constants)
         weights = dict(zip(self.names, weights, strict=True))
         products = Products(weights, constants, states, x, recorded, turned, split)
-        output, new = self.step(
-            weights, products, self.xs.pack(x), self.states.pack(states), constants
-        )
+        result = self.step(weights, products, self.xs.pack(x), self.states.pack(states), constants)
+        if not isinstance(result, (list, tuple)) or len(result) != 2:
+            raise TypeError(
+                f"The step returned {type(result).__name__}, expected (output, new states): end it "
+                "with, for example, `return h, (h,)`."
+            )
+        output, new = result
         new = tf.nest.flatten(new)
         if len(new) != len(states) or not all(map(_alike, new, states)):
             raise ValueError(

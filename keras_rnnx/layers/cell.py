@@ -38,6 +38,7 @@ COMMON = {
     "zoneout": 0.0,
     "weight_dropout": 0.0,
 }
+ROLES = ("kernel", "recurrent", "bias", "gain")
 INPUT_MODES = ("variational", "gates", "step")
 RECURRENT_MODES = ("variational", "gates", "step", "candidate")
 
@@ -79,7 +80,7 @@ class Cell(keras.layers.Layer):
         weight_dropout: rate at which numbers of the recurrent matrices are dropped, once a batch.
         seed: of all noise.
 
-    Papers: `keras_rnnx.regularization`.
+    Papers: docs/regularization.md, and the docstrings in `keras_rnnx.regularization`.
 
     Example:
 
@@ -98,12 +99,14 @@ class Cell(keras.layers.Layer):
         self.arguments = (*arguments, *others)
         for name, value in (*arguments.items(), *others.items()):
             setattr(self, name, read(name, value))
-        for name in ("dropout", "recurrent_dropout", "weight_dropout"):
+        for name in ("dropout", "recurrent_dropout"):
             setattr(self, name, checks.rate(name, getattr(self, name)))
+        checks.rate("weight_dropout", self.weight_dropout)
         checks.one_of("dropout_mode", self.dropout_mode, INPUT_MODES)
         checks.one_of("recurrent_dropout_mode", self.recurrent_dropout_mode, RECURRENT_MODES)
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.spec = self.make_spec()
+        checks.spec(self)
         self.state_size = list(self.spec.state_sizes)
         self.output_size = self.spec.output_size
         self.input_dim = None
@@ -141,6 +144,7 @@ class Cell(keras.layers.Layer):
                     f"{type(self).__name__} has an argument and a weight of the name {name!r}, and "
                     "keeps both as attributes. Give the weight another name."
                 )
+            checks.role(self, weight, ROLES)
             variable = self.add_weight(
                 shape=weight.shape,
                 name=name,

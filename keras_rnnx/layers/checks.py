@@ -25,7 +25,7 @@ def positive(name, value):
 def rate(name, value):
     """A dropout rate, clipped to [0, 1] as Keras does."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} is {value!r}, expected a number from 0 to below 1.")
+        raise TypeError(f"{name} is {value!r}, expected a number from 0 to 1.")
     return min(1.0, max(0.0, value))
 
 
@@ -50,6 +50,25 @@ def zoneout(cell, given, sizes):
     return rates
 
 
+def spec(cell):
+    """What a spec says of itself, where it is a user's own."""
+    name, sizes = type(cell.spec).__name__, cell.spec.state_sizes
+    if not isinstance(sizes, (list, tuple)):
+        raise TypeError(
+            f"{name}.state_sizes is {sizes!r}, expected a tuple with the size of each state, such "
+            f"as ({sizes!r},)."
+        )
+
+
+def role(cell, weight, allowed):
+    """The role of a weight."""
+    if weight.role not in allowed:
+        raise ValueError(
+            f"{type(cell.spec).__name__} has a weight of role {weight.role!r}, expected one of "
+            f"{', '.join(map(repr, allowed))}."
+        )
+
+
 def noise(cell):
     """Whether the cell has what its noise shall act on."""
     name, mode = type(cell).__name__, cell.recurrent_dropout_mode
@@ -62,6 +81,10 @@ def noise(cell):
         raise ValueError(
             f"{name} got recurrent_dropout={cell.recurrent_dropout}, and multiplies its state by "
             "no matrix. Use dropout on the input, or zoneout."
+        )
+    if not 0 <= cell.weight_dropout <= 1:
+        raise ValueError(
+            f"{name} got weight_dropout={cell.weight_dropout}, expected a rate from 0 to 1."
         )
     if cell.weight_dropout and not cell.spec.recurrent:
         raise ValueError(

@@ -20,7 +20,8 @@ class CustomCell(Cell):
             those of `keras.layers.Layer`.
 
     Raises:
-        TypeError: if `spec` is no `CellSpec`, or has a field that cannot be hashed.
+        TypeError: if `spec` is no `CellSpec`, has a field that cannot be hashed, or says its sizes
+            of states wrongly.
 
     Example:
 

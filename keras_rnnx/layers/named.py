@@ -6,6 +6,7 @@ from keras_rnnx import engine
 from keras_rnnx.layers import checks
 from keras_rnnx.layers.cell import COMMON
 from keras_rnnx.layers.cell import write
+from keras_rnnx.layers.rnn import OPTIONS
 from keras_rnnx.layers.rnn import RNN
 
 
@@ -21,6 +22,8 @@ class NamedRNN(RNN):
 
     def __init_subclass__(cls):
         super().__init_subclass__()
+        if "__init__" not in vars(cls):  # for help() and editors
+            cls.__signature__ = _signature(cls)
         for name in cell_arguments(cls):
             setattr(cls, name, property(lambda self, name=name: getattr(self.cell, name)))
 
@@ -64,3 +67,15 @@ def cell_arguments(layer):
     names = inspect.signature(layer.cell_class.__init__).parameters
     own = [name for name in names if name not in ("self", "kwargs")]
     return [*own, *(name for name in COMMON if name not in own)]
+
+
+def _signature(layer):
+    """Of a layer that takes what its cell and `RNN` take."""
+    of = lambda function: inspect.signature(function).parameters.values()
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    first, *own = [p for p in of(layer.cell_class.__init__) if p.name not in ("self", "kwargs")]
+    common = [inspect.Parameter(n, keyword, default=d) for n, d in COMMON.items()]
+    options = [p for p in of(RNN.__init__) if p.name in OPTIONS]
+    named = {p.name: p.replace(kind=keyword) for p in (*common, *options, *own)}
+    kwargs = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+    return inspect.Signature([first, *named.values(), kwargs])
