@@ -75,4 +75,5 @@ def function(recurrence, method, jit_compile):
     # A partial is an object of its own: TensorFlow counts retraces by code, which all loops share,
     # and would warn of every new layer.
     loop = functools.partial(getattr(recurrence, method))
+    loop.__name__ = method
     return tf.function(loop, jit_compile=jit_compile or None, autograph=False)
