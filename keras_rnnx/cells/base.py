@@ -28,24 +28,9 @@ class Weight(NamedTuple):
     role: str
 
 
-class Saved:
-    """Configuration of a frozen dataclass, as Keras saves objects."""
-
-    def get_config(self):
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: keras.saving.serialize_keras_object(v) for name, v in fields.items()}
-
-    @classmethod
-    def from_config(cls, config):
-        read = keras.saving.deserialize_keras_object
-        # JSON has lists only, and fields that are compared by value are tuples.
-        tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value
-        return cls(**{name: tuples(read(value)) for name, value in config.items()})
-
-
 @keras.saving.register_keras_serializable(package="keras_rnnx")
 @dataclasses.dataclass(frozen=True)
-class CellSpec(Saved, abc.ABC):
+class CellSpec(abc.ABC):
     """A recurrent cell without its weights: equal settings make equal (and hashable) specs.
 
     A cell is split in parts, so that what does not depend on the state leaves the loop:
@@ -83,7 +68,6 @@ class CellSpec(Saved, abc.ABC):
     use_bias: bool = True
 
     gates = 1  # into how many parts, `units` wide each, the kernel's columns fall
-    activation = None  # of the candidate, where a cell has one
     constant_names = ()  # what `step` looks up in `constants` beside draws, `[B, ...]` each
     has_candidate = False  # whether `step` passes its candidate through `product.candidate`
 
@@ -142,9 +126,21 @@ class CellSpec(Saved, abc.ABC):
     def step(self, weights, product, x, states, constants):
         """One step: `(output, new states)` from the projected input and the states."""
 
+    def get_config(self):
+        """The fields, as Keras saves objects."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: keras.saving.serialize_keras_object(v) for name, v in fields.items()}
+
+    @classmethod
+    def from_config(cls, config):
+        read = keras.saving.deserialize_keras_object
+        # JSON has lists only, and fields that are compared by value are tuples.
+        tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value
+        return cls(**{name: tuples(read(value)) for name, value in config.items()})
+
 
 @dataclasses.dataclass(frozen=True)
-class Around(Saved):
+class Around:
     """Base of specs around a spec: does what the one inside does."""
 
     spec: CellSpec

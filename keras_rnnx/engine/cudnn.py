@@ -123,9 +123,7 @@ def run_masked(
         The outputs of each direction of the last layer, a list of `[T, B, U]`, all in the order of
         x, or of `[B, U]`, each direction's last; and the last states of each cell.
     """
-    if mask is None and steps is not None and not isinstance(steps, int):
-        mask = tf.repeat((tf.range(tf.shape(x)[0]) < steps)[:, None], tf.shape(x)[1], axis=1)
-    lengths = None
+    mask, lengths = masking.with_steps(mask, steps, x), None
     if mask is not None:
         x, lengths = masking.real_steps_first(x, mask)
     outputs, last = run(kind, x, cells, states, lengths, training, directions)

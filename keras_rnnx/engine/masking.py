@@ -28,6 +28,18 @@ def zero_padding(x, mask):
     return select(mask, x, tf.zeros_like(x))
 
 
+def with_steps(mask, steps, x):
+    """`mask [T, B]` of the first `steps` steps of `x [T, B, ...]` only, None where all are real.
+
+    steps: None and an int stand for all: only a scalar is fewer than there are (see `pad_time`).
+    """
+    if steps is None or isinstance(steps, int):
+        return mask
+    sizes = tf.shape(x)
+    real = tf.repeat((tf.range(sizes[0]) < steps)[:, None], sizes[1], axis=1)
+    return real if mask is None else tf.logical_and(mask, real)
+
+
 def real_steps_first(x, mask):
     """`x [T, B, ...]` with the real steps of each row at its start, and how many there are."""
     real = tf.cast(mask, tf.int32)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_rnnx.engine.backward import Full
 from keras_rnnx.engine.masking import select
+from keras_rnnx.engine.masking import with_steps
 from keras_rnnx.engine.parts import in_parts
 from keras_rnnx.engine.plan import LEAST_STEPS
 from keras_rnnx.engine.plan import WIDEST
@@ -47,9 +48,7 @@ def run_in_chunks(a, b, h, chunks, *, plan, mask=None, steps=None, last_only, ze
         The outputs, which are the states, `[T, B, U]` or `[B, U]`, and the last state.
     """
     T = a.shape[0] or tf.shape(a)[0]
-    if steps is not None and not isinstance(steps, int):
-        real = tf.repeat((tf.range(T) < steps)[:, None], tf.shape(a)[1], axis=1)
-        mask = real if mask is None else tf.logical_and(mask, real)
+    mask = with_steps(mask, steps, a)
     if mask is not None:  # the state stays
         a, b = select(mask, a, tf.ones_like(a)), select(mask, b, tf.zeros_like(b))
     products, states = _inside(_cut(a, chunks, 1), _cut(b, chunks, 0), chunks, plan)

@@ -80,6 +80,14 @@ class Cell(keras.layers.Layer):
         weight_dropout: rate at which numbers of the recurrent matrices are dropped, once a batch.
         seed: of all noise.
 
+    Call arguments:
+        inputs: `[B, D]`.
+        states: list of the states, `[B, U]` each.
+        training: refused with noise, which belongs to a sequence.
+
+    Returns:
+        The output `[B, U]` and the list of new states.
+
     Papers: docs/regularization.md, and the docstrings in `keras_rnnx.regularization`.
 
     Example:

@@ -30,13 +30,7 @@ class IndRNNCell(Cell):
         **kwargs: initializers, regularizers, constraints and noise: see `keras_rnnx.Cell`; and
             those of `keras.layers.Layer`.
 
-    Call arguments:
-        inputs: `[B, D]`.
-        states: list of the states (h), `[B, U]` each.
-        training: refused with noise, which belongs to a sequence.
-
-    Returns:
-        The output `[B, U]` and the list of new states.
+    States: h. Call arguments and returns: `keras_rnnx.Cell`.
 
     Example:
 

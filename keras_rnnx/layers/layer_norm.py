@@ -54,13 +54,7 @@ class LayerNormLSTMCell(NormalizedCell):
         **kwargs: initializers, regularizers, constraints and noise: see `keras_rnnx.Cell`; and
             those of `keras.layers.Layer`.
 
-    Call arguments:
-        inputs: `[B, D]`.
-        states: list of the states (h, c), `[B, U]` each.
-        training: refused with noise, which belongs to a sequence.
-
-    Returns:
-        The output `[B, U]` and the list of new states.
+    States: h, c. Call arguments and returns: `keras_rnnx.Cell`.
 
     Example:
 
@@ -143,13 +137,7 @@ class LayerNormGRUCell(NormalizedCell):
         **kwargs: initializers, regularizers, constraints and noise: see `keras_rnnx.Cell`; and
             those of `keras.layers.Layer`.
 
-    Call arguments:
-        inputs: `[B, D]`.
-        states: list of the states (h), `[B, U]` each.
-        training: refused with noise, which belongs to a sequence.
-
-    Returns:
-        The output `[B, U]` and the list of new states.
+    States: h. Call arguments and returns: `keras_rnnx.Cell`.
 
     Example:
 
@@ -215,13 +203,7 @@ class LayerNormSimpleRNNCell(Cell):
         **kwargs: initializers, regularizers, constraints and noise: see `keras_rnnx.Cell`; and
             those of `keras.layers.Layer`.
 
-    Call arguments:
-        inputs: `[B, D]`.
-        states: list of the states (h), `[B, U]` each.
-        training: refused with noise, which belongs to a sequence.
-
-    Returns:
-        The output `[B, U]` and the list of new states.
+    States: h. Call arguments and returns: `keras_rnnx.Cell`.
 
     Example:
 

@@ -29,13 +29,7 @@ class MinGRUCell(Cell):
         **kwargs: initializers, regularizers, constraints and noise: see `keras_rnnx.Cell`; and
             those of `keras.layers.Layer`.
 
-    Call arguments:
-        inputs: `[B, D]`.
-        states: list of the states (h), `[B, U]` each.
-        training: refused with noise, which belongs to a sequence.
-
-    Returns:
-        The output `[B, U]` and the list of new states.
+    States: h. Call arguments and returns: `keras_rnnx.Cell`.
 
     Example:
 
@@ -90,13 +84,7 @@ class MinLSTMCell(Cell):
         **kwargs: initializers, regularizers, constraints and noise: see `keras_rnnx.Cell`; and
             those of `keras.layers.Layer`.
 
-    Call arguments:
-        inputs: `[B, D]`.
-        states: list of the states (h), `[B, U]` each.
-        training: refused with noise, which belongs to a sequence.
-
-    Returns:
-        The output `[B, U]` and the list of new states.
+    States: h. Call arguments and returns: `keras_rnnx.Cell`.
 
     Example:
 
@@ -157,13 +145,7 @@ class RGLRUCell(Cell):
         **kwargs: initializers, regularizers, constraints and noise: see `keras_rnnx.Cell`; and
             those of `keras.layers.Layer`.
 
-    Call arguments:
-        inputs: `[B, D]`.
-        states: list of the states (h), `[B, U]` each.
-        training: refused with noise, which belongs to a sequence.
-
-    Returns:
-        The output `[B, U]` and the list of new states.
+    States: h. Call arguments and returns: `keras_rnnx.Cell`.
 
     Example:
 

@@ -22,7 +22,7 @@ class NamedRNN(RNN):
 
     def __init_subclass__(cls):
         super().__init_subclass__()
-        if "__init__" not in vars(cls):  # for help() and editors
+        if cls.__init__ is NamedRNN.__init__:  # for help() and editors
             cls.__signature__ = _signature(cls)
         for name in cell_arguments(cls):
             setattr(cls, name, property(lambda self, name=name: getattr(self.cell, name)))

@@ -8,8 +8,17 @@ from keras_rnnx.layers.lstm import LSTM
 from keras_rnnx.layers.lstm import LSTMCell
 
 
+class Variational:
+    """Before a cell or layer: its rates of dropout are not 0 by default."""
+
+    def __init__(self, units, *args, dropout=0.25, recurrent_dropout=0.25, **kwargs):
+        super().__init__(
+            units, *args, dropout=dropout, recurrent_dropout=recurrent_dropout, **kwargs
+        )
+
+
 @keras.saving.register_keras_serializable(package="keras_rnnx")
-class VariationalLSTMCell(LSTMCell):
+class VariationalLSTMCell(Variational, LSTMCell):
     """`keras_rnnx.LSTMCell` with variational dropout: rates of 0.25 unless others are given.
 
     One mask per sample for all steps and gates; `dropout_mode` and `recurrent_dropout_mode`
@@ -23,14 +32,9 @@ class VariationalLSTMCell(LSTMCell):
     0.25
     """
 
-    def __init__(self, units, *args, dropout=0.25, recurrent_dropout=0.25, **kwargs):
-        super().__init__(
-            units, *args, dropout=dropout, recurrent_dropout=recurrent_dropout, **kwargs
-        )
-
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
-class VariationalGRUCell(GRUCell):
+class VariationalGRUCell(Variational, GRUCell):
     """`keras_rnnx.GRUCell` with variational dropout: see `keras_rnnx.VariationalLSTMCell`.
 
     Example:
@@ -40,14 +44,9 @@ class VariationalGRUCell(GRUCell):
     0.1
     """
 
-    def __init__(self, units, *args, dropout=0.25, recurrent_dropout=0.25, **kwargs):
-        super().__init__(
-            units, *args, dropout=dropout, recurrent_dropout=recurrent_dropout, **kwargs
-        )
-
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
-class VariationalLSTM(LSTM):
+class VariationalLSTM(Variational, LSTM):
     """`keras_rnnx.LSTM` with variational dropout: see `keras_rnnx.VariationalLSTMCell`.
 
     Example:
@@ -58,14 +57,9 @@ class VariationalLSTM(LSTM):
     TensorShape([2, 4])
     """
 
-    def __init__(self, units, *args, dropout=0.25, recurrent_dropout=0.25, **kwargs):
-        super().__init__(
-            units, *args, dropout=dropout, recurrent_dropout=recurrent_dropout, **kwargs
-        )
-
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
-class VariationalGRU(GRU):
+class VariationalGRU(Variational, GRU):
     """`keras_rnnx.GRU` with variational dropout: see `keras_rnnx.VariationalLSTMCell`.
 
     Example:
@@ -74,8 +68,3 @@ class VariationalGRU(GRU):
     >>> keras_rnnx.VariationalGRU(4)(np.ones((2, 5, 3), "float32"), training=True).shape
     TensorShape([2, 4])
     """
-
-    def __init__(self, units, *args, dropout=0.25, recurrent_dropout=0.25, **kwargs):
-        super().__init__(
-            units, *args, dropout=dropout, recurrent_dropout=recurrent_dropout, **kwargs
-        )
