@@ -8,6 +8,8 @@ if keras.backend.backend() != "tensorflow":
         'here. Set the environment variable KERAS_BACKEND to "tensorflow" before keras is imported.'
     )
 
+from keras_rnnx import attention
+from keras_rnnx.attention import AttentionCell
 from keras_rnnx.cells import CellSpec
 from keras_rnnx.cells import Weight
 from keras_rnnx.data import bucket_by_length
@@ -64,6 +66,7 @@ from keras_rnnx.version import __version__
 
 __all__ = [
     "ActivationPenalty",
+    "AttentionCell",
     "AttentionOverTime",
     "Bidirectional",
     "Cell",

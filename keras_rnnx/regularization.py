@@ -9,6 +9,7 @@ step that does more, and `noise`, which draws what that step needs.
 """
 
 import dataclasses
+import math
 
 import keras
 import tensorflow as tf
@@ -23,16 +24,32 @@ def draw_kept(seed, shape, rate):
     """
     if rate >= 1:
         return tf.zeros(shape, tf.bool)
+    bits = tf.random.stateless_uniform(
+        shape, _of_replica(seed), minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+    )
+    return bits >= tf.constant(int(rate * 2**32), tf.uint32)
+
+
+def draw_normal(seed, shape, dtype):
+    """Gaussian numbers of mean 0 and deviation 1, the same to rounding with and without XLA."""
+    bits = tf.random.stateless_uniform(
+        [2, *shape], _of_replica(seed), minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+    )
+    # Box and Muller 1958, from 23 bits each: a uniform float would be another one under XLA.
+    bits = tf.cast(tf.bitwise.right_shift(bits, tf.constant(9, tf.uint32)), tf.int32)
+    first, second = tf.unstack((tf.cast(bits, tf.float32) + 0.5) * 2.0**-23)
+    normal = tf.sqrt(-2 * tf.math.log(first)) * tf.cos(2 * math.pi * second)
+    return tf.cast(normal, dtype)
+
+
+def _of_replica(seed):
+    """A seed `[2]` from which each replica of a distribution strategy draws other numbers."""
     # Neither `stateless_fold_in` nor a uniform float: both give other numbers under XLA.
     first, second = tf.unstack(tf.cast(seed, tf.int32))
     replicas = tf.distribute.get_replica_context()
     replica = replicas.replica_id_in_sync_group if replicas is not None else 0
     spread = tf.cast(replica, tf.int32) * 0x3C6EF372  # far apart: neighbouring seeds are in use
-    seed = tf.stack([tf.bitwise.bitwise_xor(first, spread), second])
-    bits = tf.random.stateless_uniform(
-        shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
-    )
-    return bits >= tf.constant(int(rate * 2**32), tf.uint32)
+    return tf.stack([tf.bitwise.bitwise_xor(first, spread), second])
 
 
 def drop(x, kept, rate):

@@ -122,9 +122,26 @@ class CellSpec(abc.ABC):
         """
         return (), {}
 
+    def enter(self, weights, given, states, seed, steps, compiled):
+        """`(drawn, constants, states)` of one sequence, from what the call gave; here as it came.
+
+        given: the constants of the call; `constants` is what the step gets of them. `drawn` is a
+        tuple as that of `noise`. compiled: whether each new shape compiles the loop again.
+        """
+        return (), given, states
+
+    def leave(self, given, output, states):
+        """`(output, states)` of one sequence as the call gives them, from those of the loop."""
+        return output, states
+
     @abc.abstractmethod
     def step(self, weights, product, x, states, constants):
         """One step: `(output, new states)` from the projected input and the states."""
+
+    @property
+    def affine_input(self):
+        """Whether `project` is `x @ kernel + bias`, so that the product of more inputs adds up."""
+        return type(self).project is CellSpec.project
 
     def get_config(self):
         """The fields, as Keras saves objects."""
@@ -154,6 +171,10 @@ class Around:
         return self.spec.state_sizes
 
     @property
+    def output_size(self):
+        return self.spec.output_size
+
+    @property
     def recurrent(self):
         return self.spec.recurrent
 
@@ -169,6 +190,12 @@ class Around:
 
     def noise(self, seed, steps, batch):
         return self.spec.noise(seed, steps, batch)
+
+    def enter(self, *arguments):
+        return self.spec.enter(*arguments)
+
+    def leave(self, *arguments):
+        return self.spec.leave(*arguments)
 
     def step(self, weights, product, x, states, constants):
         return self.spec.step(weights, product, x, states, constants)

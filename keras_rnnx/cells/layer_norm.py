@@ -42,6 +42,10 @@ class NormalizedSpec(CellSpec):
         bias = self.input_bias(weights)
         return z if bias is None else z + tf.cast(bias, z.dtype)
 
+    @property
+    def affine_input(self):
+        return "input" not in self.normalize
+
     def prepare(self, weights):
         used = ("recurrent_kernel", "recurrent_gain", "cell_gain", "cell_shift")
         return {name: weights[name] for name in used if name in weights}

@@ -6,11 +6,13 @@ from keras_rnnx.engine.backward import Checkpointed
 from keras_rnnx.engine.backward import Full
 from keras_rnnx.engine.backward import Truncated
 from keras_rnnx.engine.backward import read as read_backward
+from keras_rnnx.engine.masking import begun
 from keras_rnnx.engine.masking import last_real
 from keras_rnnx.engine.masking import resets_of_real_steps
 from keras_rnnx.engine.masking import select
 from keras_rnnx.engine.masking import swap_time_and_batch
 from keras_rnnx.engine.masking import zero_padding
+from keras_rnnx.engine.padding import bucket
 from keras_rnnx.engine.padding import pad_time
 from keras_rnnx.engine.parts import in_parts
 from keras_rnnx.engine.plan import CHUNKS

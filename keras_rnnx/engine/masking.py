@@ -18,6 +18,11 @@ def extent(mask):
     return first, tf.where(tf.reduce_any(mask, axis=0), last, first)
 
 
+def begun(mask, axis):
+    """Whether there was a real step yet, this one included, with the time along `axis`."""
+    return tf.cumsum(tf.cast(mask, tf.int32), axis=axis) > 0
+
+
 def zero_padding(x, mask):
     """`x` with its padded steps set to 0, so that a NaN in the padding reaches no sum or gradient.
 

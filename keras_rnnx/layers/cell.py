@@ -84,6 +84,7 @@ class Cell(keras.layers.Layer):
         inputs: `[B, D]`.
         states: list of the states, `[B, U]` each.
         training: refused with noise, which belongs to a sequence.
+        constants: dict of what the steps of the cell look up, for cells that say so.
 
     Returns:
         The output `[B, U]` and the list of new states.
@@ -123,11 +124,26 @@ class Cell(keras.layers.Layer):
 
     spec_class = None
     learns = True  # whether its weights are trained
+    optional_constants = ()  # what a call may leave out, beside the spec's `constant_names`
 
     def make_spec(self):
         """The spec of this cell's arguments."""
         fields = [field.name for field in dataclasses.fields(self.spec_class)]
         return self.spec_class(**{name: getattr(self, name) for name in fields})
+
+    @property
+    def recurrence(self):
+        """The cell whose loop this is: another one, where the rest needs no state and so is
+        computed for all steps at once, by `after(output, constants, plan)`."""
+        return self
+
+    def take_constants(self, given, batch):
+        """The constants of a call, checked; here as they came."""
+        return given
+
+    def complete_states(self, states, batch):
+        """All states, where a cell may begin with a part of them; here as they came."""
+        return states
 
     def acts(self, name, training):
         """Whether this dropout acts: a rate of 1 drops nothing, as in Keras."""
@@ -175,7 +191,7 @@ class Cell(keras.layers.Layer):
         names = self.spec.weights(self.input_dim)
         return {name: tf.convert_to_tensor(getattr(self, name)) for name in names}
 
-    def call(self, inputs, states, training=False):
+    def call(self, inputs, states, training=False, constants=None):
         """One step: `inputs [B, D]`, states `[B, U]` each -> `(output [B, U], new states)`."""
         noise = {n: getattr(self, n) for n in ("dropout", "recurrent_dropout", "weight_dropout")}
         noise = {
@@ -190,10 +206,15 @@ class Cell(keras.layers.Layer):
         nested = isinstance(states, (list, tuple))
         states = list(states) if nested else [states]
         spec, weights = self.regularized(training=False), self.tensors()
-        x = spec.project(weights, tf.cast(inputs, self.compute_dtype))
+        x = tf.cast(inputs, self.compute_dtype)
+        cast = lambda a: tf.cast(a, x.dtype) if a.dtype.is_floating else a
+        given = self.take_constants(constants or {}, x.shape[0])
+        given = keras.tree.map_structure(lambda a: a if a is None else cast(a), given)
+        _, constants, states = spec.enter(weights, given, states, None, 1, compiled=False)
+        x = spec.project(weights, x)
         prepared = {n: tf.cast(w, x.dtype) for n, w in spec.prepare(weights).items()}
-        product = Products(prepared, {}, states)
-        output, states = spec.step(prepared, product, x, tuple(states), {})
+        product = Products(prepared, constants, states)
+        output, states = spec.step(prepared, product, x, tuple(states), constants)
         return output, list(states) if nested else states[0]
 
     def get_initial_state(self, inputs=None, batch_size=None, dtype=None):

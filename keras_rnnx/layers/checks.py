@@ -216,6 +216,7 @@ def constants(layer, given):
     foreign = layer.foreign_cells
     own = [cell for cell in layer.cells if cell not in foreign]
     names = sorted({name for cell in own for name in cell.spec.constant_names})
+    optional = {name for cell in own for name in cell.optional_constants}
     if foreign and given is not None:
         takes = any("constants" in inspect.signature(c.call).parameters for c in foreign)
         if not takes:
@@ -225,12 +226,13 @@ def constants(layer, given):
             )
         return given
     found = sorted(given) if isinstance(given, dict) else ([] if given is None else ["?"])
-    if found != names:
+    if sorted(set(found) - optional) != names:
         raise ValueError(
             f"{layer.name} got constants {given if not isinstance(given, dict) else found}, "
             f"expected a dict with {names or 'nothing in it'}: what the steps of its cells look up."
         )
-    return given or {}
+    to_tensor = lambda a: a if a is None else tf.convert_to_tensor(a)
+    return keras.tree.map_structure(to_tensor, given or {})
 
 
 def causal(layer):

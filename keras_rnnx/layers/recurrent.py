@@ -1,5 +1,7 @@
 """What Keras asks of a recurrent layer about shapes and states; how it runs is in `layers.rnn`."""
 
+import inspect
+
 import keras
 import tensorflow as tf
 
@@ -68,11 +70,17 @@ class Recurrent(SequenceLayer):
             return output
         return [output, *(None for _ in keras.tree.flatten(self.state_size))]
 
-    def build(self, sequences_shape, initial_state_shape=None):
+    def build(self, sequences_shape, initial_state_shape=None, constants_shape=None):
         self._check_sequences(sequences_shape)
         step_shape = map_shapes(lambda shape: (shape[0], *shape[2:]), sequences_shape)
-        if isinstance(self.cell, keras.layers.Layer) and not self.cell.built:
-            self.cell.build(step_shape)
+        for cell in self.cells:
+            if isinstance(cell, keras.layers.Layer) and not cell.built:
+                takes = "constants_shape" in inspect.signature(cell.build).parameters
+                cell.build(step_shape, *((constants_shape,) if takes else ()))
+                cell.built = True
+            if self._is_stack:
+                step_shape = map_sizes(lambda size: (step_shape[0], *size), output_size(cell))
+        if isinstance(self.cell, keras.layers.Layer):
             self.cell.built = True
         if self.stateful:
             self._keep_states(first_shape(sequences_shape)[0] or self._keras2_batch)
@@ -88,6 +96,16 @@ class Recurrent(SequenceLayer):
         """Zeros, or what the cell's own `get_initial_state` says: a list of the states."""
         return cell_states(self.cell, batch_size)
 
+    def complete_states(self, states, batch):
+        """The states as a list, all of them where a cell may begin with a part of them."""
+        states = list(states)
+        if self._is_stack:
+            return [
+                cell.complete_states(list(own), batch) if isinstance(cell, Cell) else own
+                for cell, own in zip(self.cells, states)
+            ]
+        return self.cell.complete_states(states, batch) if isinstance(self.cell, Cell) else states
+
     def initial_states(self, batch):
         """The states before the first step, to start `step` with: a list, `[B, U]` each."""
         return self.get_initial_state(batch)
@@ -101,6 +119,12 @@ class Recurrent(SequenceLayer):
         if self.kept is not None:
             self.kept.reset()
             return
+        if None in keras.tree.flatten(self.state_size):
+            raise ValueError(
+                f"{self.name} has stateful=True and a cell whose states are as wide as its memory "
+                f"({self.state_size}), which no variable can keep. Hand them on by yourself: "
+                "return_state=True and initial_state."
+            )
         any_batch = self.stateful == "any_batch"
         if batch is None and not any_batch:
             raise ValueError(

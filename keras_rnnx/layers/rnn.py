@@ -11,6 +11,7 @@ from keras_rnnx.layers.cell import Cell
 from keras_rnnx.layers.recurrent import Recurrent
 from keras_rnnx.layers.sequence import no_cudnn
 from keras_rnnx.layers.sequence import run_cells
+from keras_rnnx.layers.sequence import with_masks
 from keras_rnnx.layers.shapes import map_shapes
 from keras_rnnx.layers.shapes import shapes_of
 from keras_rnnx.layers.streams import stream
@@ -61,7 +62,8 @@ class RNN(Recurrent):
             kept or given; or `[B, T]`: before those steps, for documents laid end to end. (Steps
             count in the order in which they run. At a masked step a reset waits for the next.)
         constants: dict of `[B, ...]`, by the names in the cell's `spec.constant_names`, that every
-            step gets; for a Keras cell that takes `constants`, any.
+            step gets; for a Keras cell that takes `constants`, any. See `AttentionCell` for its
+            memory.
 
     Returns:
         `[B, T, U]` if `return_sequences`, else `[B, U]`; with `return_state` a tuple of that and
@@ -157,6 +159,8 @@ class RNN(Recurrent):
                 if one is not None and hasattr(one, "shape"):
                     checks.mask(self, tuple(one.shape), shape)
         if initial_state is not None:
+            if not self._is_stack and isinstance(initial_state, (list, tuple)):
+                initial_state = self.complete_states(initial_state, shape[0])
             checks.initial_state(self, initial_state, self.state_size, shape[0])
 
     def call(
@@ -168,7 +172,9 @@ class RNN(Recurrent):
         sequence_length=None,
         reset_mask=None,
         constants=None,
+        constants_mask=None,
     ):
+        constants = with_masks(constants, constants_mask)
         lengths_given = sequence_length is not None or lengths.is_ragged(sequences)
         sequences, mask = lengths.with_mask(self, sequences, mask, sequence_length)
         first = keras.tree.flatten(sequences)[0]
@@ -182,7 +188,7 @@ class RNN(Recurrent):
                     "`step` with states of your own."
                 )
             nested = isinstance(initial_state, (list, tuple))
-            states = list(initial_state) if nested else [initial_state]
+            states = self.complete_states(initial_state if nested else [initial_state], batch)
         elif carried is not None:
             states = carried.read(self, batch)
         else:
@@ -251,9 +257,11 @@ class RNN(Recurrent):
         """
         checks.causal(self)
         if not self.built:
-            self.build(map_shapes(lambda s: (s[0], None, *s[1:]), shapes_of(x)))
+            shape = map_shapes(lambda s: (s[0], None, *s[1:]), shapes_of(x))
+            self.build(shape, constants_shape=shapes_of(constants) if constants else None)
         x = keras.tree.map_structure(lambda a: tf.convert_to_tensor(a)[:, None], x)
-        return self._run(x, list(states), None, training, None, constants, last_only=True)
+        states = self.complete_states(states, keras.tree.flatten(x)[0].shape[0])
+        return self._run(x, states, None, training, None, constants, last_only=True)
 
     def plan(self, training=False, eager=False, cell=None, resets=False):
         """How a call runs, and why: a `Plan` with `backend`, `saves` and `reasons`.
@@ -280,7 +288,7 @@ class RNN(Recurrent):
             no_cudnn=next((reason for reason in cudnn if reason is not None), None),
             linear=foreign is None
             and not resets
-            and any(isinstance(c.regularized(training), LinearSpec) for c in cells),
+            and any(isinstance(c.recurrence.regularized(training), LinearSpec) for c in cells),
         )
 
     def no_cudnn(self, cell, training, eager=True, resets=False):

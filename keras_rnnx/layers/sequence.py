@@ -70,6 +70,21 @@ def run_cells(cells, plans, x, states, *, mask, reset, constants, training, opti
     return x, last
 
 
+def with_masks(constants, masks):
+    """The constants of a call, with the Keras mask of a memory as "memory_mask"."""
+    attached = masks.get("memory") if isinstance(masks, dict) else None
+    if attached is None or all(mask is None for mask in keras.tree.flatten(attached)):
+        return constants
+    listed = lambda one: list(one) if isinstance(one, (list, tuple)) else [one]
+    attached, given = listed(attached), constants.get("memory_mask")
+    given = len(attached) * [None] if given is None else listed(given)
+    both = [
+        mine if other is None else other if mine is None else tf.logical_and(mine, other)
+        for mine, other in zip(attached, given, strict=True)
+    ]
+    return {**constants, "memory_mask": both}
+
+
 class _Run:
     """One cell over `x [T, B, D]`, or `[B, T, D]` with checkpoints: outputs and last states."""
 
@@ -85,8 +100,11 @@ class _Run:
         )
         x = keras.tree.map_structure(lambda a: engine.zero_padding(a, self.mask), x)
         if isinstance(self.cell, Cell):
-            cast = lambda a: tf.cast(a, dtype)
-            output, last = self.own(keras.tree.map_structure(cast, x), tuple(states))
+            cast = lambda a: tf.cast(a, dtype) if a is not None and a.dtype.is_floating else a
+            self.constants = self.cell.take_constants(self.constants, states[0].shape[0])
+            self.constants = keras.tree.map_structure(cast, self.constants)
+            x = keras.tree.map_structure(lambda a: tf.cast(a, dtype), x)
+            output, last = self.own(x, tuple(states))
         else:
             output, last = self.foreign(x, states)
         return output, list(last) if nested else last[0]
@@ -94,6 +112,8 @@ class _Run:
     def own(self, x, states):
         """A cell of this package: noise, projection, engine."""
         cell, plan, mask = self.cell, self.plan, self.mask
+        if cell.recurrence is not cell:
+            return self._in_two(x, states)
         spec, weights, seed = (
             cell.regularized(self.training),
             cell.tensors(),
@@ -110,9 +130,11 @@ class _Run:
             recurrent = [name for name, role in roles.items() if role == "recurrent"]
             weights = dropped_weights(weights, seed, cell.weight_dropout, recurrent)
         drawn, constants = spec.noise(seed, steps, batch)
-        given = {n: tf.convert_to_tensor(self.constants[n]) for n in spec.constant_names}
-        cast = lambda a: tf.cast(a, states[0].dtype) if a.dtype.is_floating else a
-        constants = {**constants, **keras.tree.map_structure(cast, given)}
+        names = (*spec.constant_names, *cell.optional_constants)
+        given = {name: self.constants[name] for name in names if name in self.constants}
+        compiled = plan.backend == "compiled"
+        more, found, states = spec.enter(weights, given, states, seed, steps, compiled)
+        drawn, constants = (*drawn, *more), {**constants, **found}
         if self.reset is not None:
             spec, drawn = Resets(spec), (*drawn, self.reset)
         options = dict(self.options)
@@ -127,9 +149,10 @@ class _Run:
         options.update(plan=plan, project=spec.project, input_weights=weights)
         if plan.backward.checkpointed:
             del options["unroll"], options["steps"]
-            return engine.run_in_segments(
+            output, last = engine.run_in_segments(
                 spec.step, x, drawn, prepared, states, constants, mask=mask, **options
             )
+            return spec.leave(given, output, last)
         for beside in drawn:
             x = (x, beside)
 
@@ -139,11 +162,32 @@ class _Run:
 
         def in_order():
             last_only = options["last_only"]
-            return engine.in_parts(run, plan.parts, x, mask, (states, constants), last_only)
+            found = engine.in_parts(run, plan.parts, x, mask, (states, constants), last_only)
+            return spec.leave(given, *found)
 
         if not isinstance(spec, LinearSpec):
             return in_order()
         return self._linear(spec, weights, x, states, in_order)
+
+    def _in_two(self, x, states):
+        """A cell whose recurrence is that of another one: that, and then the rest of all steps."""
+        cell, mask, options = self.cell, self.mask, self.options
+        given, checkpointed = self.constants, self.plan.backward.checkpointed
+        inside = _Run(cell.recurrence, self.plan, self.training, mask, self.reset, given, options)
+        output, last = inside.own(x, states)
+        turn = not options["last_only"] and checkpointed
+        swap = engine.swap_time_and_batch if turn else lambda a: a
+        output = keras.tree.map_structure(swap, cell.after(swap(output), given, self.plan))
+        if mask is not None:
+            # Before the first real step there is no output yet, of which something was made.
+            axis = 1 if checkpointed else 0
+            shown = mask if options["zero_masked"] else engine.begun(mask, axis)
+            if options["last_only"]:
+                steps = options["steps"]
+                shown = tf.gather(shown, (tf.shape(mask)[axis] if steps is None else steps) - 1, axis=axis)
+            hide = lambda a: engine.select(shown, a, tf.zeros_like(a))
+            output = keras.tree.map_structure(hide, output)
+        return output, last
 
     def _linear(self, spec, weights, x, states, in_order):
         """A linear recurrence: in chunks side by side where that is faster than `in_order`."""
@@ -205,6 +249,7 @@ def no_cudnn(cell, training, **options):
     """Why cuDNN cannot compute this cell, or None. options: those of the layer that count."""
     if not isinstance(cell, Cell):
         return f"cuDNN computes LSTM and GRU, not {type(cell).__name__}."
+    cell = cell.recurrence
     spec = cell.regularized(training)
     if cell.acts("dropout", training) and cell.dropout_mode == "gates":
         return "The layer drops inputs gate by gate, and cuDNN has one input for all gates."

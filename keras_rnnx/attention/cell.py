@@ -1,0 +1,360 @@
+"""A cell with attention, as a Keras layer."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from keras_rnnx.attention.scores import Attention
+from keras_rnnx.attention.spec import AllSteps
+from keras_rnnx.attention.spec import AttentionSpec
+from keras_rnnx.cells import Around
+from keras_rnnx.engine import run
+from keras_rnnx.layers import Cell
+from keras_rnnx.layers import checks
+
+LARGEST = 2**25  # numbers, 128 MiB, that all steps of additive attention may be compared in
+NOISE = (
+    "dropout",
+    "recurrent_dropout",
+    "dropout_mode",
+    "recurrent_dropout_mode",
+    "zoneout",
+    "weight_dropout",
+    "seed",
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+class AttentionCell(Cell):
+    """A cell that looks at one or more memories at every step, for decoders.
+
+        query="output"      h, s = cell([x, a'], s)         a', the attention vector of the step
+                            c = attend(h)                   before, only with input feeding
+        query="state"       c = attend(s[0])
+                            h, s = cell([x, c], s)
+        both                a = activation([h, c] Wa)       or c, without an attention_size
+
+    `query="output"`: Luong et al. (arXiv:1508.04025); `"state"`: Bahdanau et al.
+    (arXiv:1409.0473). In `keras_rnnx.RNN` it runs on the engine. Where the scores are of content
+    only, the query is the output and nothing is fed, the cell runs over the whole sequence first
+    (on a GPU with cuDNN if it can), and all steps attend at once.
+
+    Args:
+        cell: a cell of this package, with its own initializers and noise. Dropout on its input
+            does not act on what is fed.
+        attention: a `keras_rnnx.attention.BahdanauAttention`, `LuongAttention` or
+            `LocationAttention`, or a list of them.
+        input_feeding: feed the attention vector of the step before to the cell, beside the input.
+            Not with `query="state"`, whose cell gets the context of the same step.
+        attention_size: size of the attention vector a; None takes the contexts themselves.
+        attention_activation: of the attention vector.
+        query: `"output"` or `"state"`: what is compared with the memory.
+        output_mode: `"attention"`, `"cell"` or `"both"` side by side; None means `"attention"` with an
+            attention_size, else `"both"`.
+        return_alignments: give the alignments of each attention beside the output.
+        **kwargs: `kernel_initializer`, `bias_initializer`, regularizers and constraints of the
+            weights of the attention; and those of `keras.layers.Layer`.
+
+    Constants, which `RNN` takes at each call, `constants={"memory": ..., "memory_mask": ...}`:
+        memory: `[B, S, M]`, or a list with one for each attention; one memory serves all.
+        memory_mask: `[B, S]` booleans, True where a position is real, or a list of them; None for
+            all. A Keras mask of the memory holds too. Masked positions get no alignment, whatever
+            they hold; a row without a real position has alignments and a context of zeros.
+
+    States: those of the cell, then, with input feeding, the attention vector, then for
+    monotonic, location-sensitive and coverage attention what they keep of the alignments,
+    `[B, S]` each. They begin as zeros. An `initial_state` may hold those of the cell only.
+
+    Returns (of `RNN` with `return_sequences`):
+        `[B, T, A]`, or with `return_alignments` a tuple of that and of `[B, T, S]` for each
+        attention.
+
+    Raises:
+        ValueError: for options that do not go together, noise given to this cell instead of the
+            one inside, a memory of another batch size or depth, or a mask of another shape.
+        TypeError: for a cell or an attention of another kind.
+
+    Example:
+
+    >>> import keras_rnnx, numpy as np
+    >>> from keras_rnnx.attention import LuongAttention
+    >>> cell = keras_rnnx.AttentionCell(
+    ...     keras_rnnx.LSTMCell(8), LuongAttention("dot"), attention_size=10, return_alignments=True
+    ... )
+    >>> decoder = keras_rnnx.RNN(cell, return_sequences=True)
+    >>> memory = np.ones((2, 7, 8), "float32")
+    >>> output, alignments = decoder(np.ones((2, 5, 3), "float32"), constants={"memory": memory})
+    >>> output.shape, alignments.shape
+    (TensorShape([2, 5, 10]), TensorShape([2, 5, 7]))
+    """
+
+    optional_constants = ("memory_mask",)
+
+    def __init__(
+        self,
+        cell,
+        attention,
+        input_feeding=False,
+        attention_size=None,
+        attention_activation="tanh",
+        query="output",
+        output_mode=None,
+        return_alignments=False,
+        **kwargs,
+    ):
+        attentions = list(attention) if isinstance(attention, (list, tuple)) else [attention]
+        _check(cell, attentions, kwargs)
+        checks.one_of("query", query, ("output", "state"))
+        checks.one_of("output_mode", output_mode, (None, "attention", "cell", "both"))
+        checks.goes_with("input_feeding", input_feeding, "query", query == "output", True)
+        if attention_size is not None:
+            checks.positive("attention_size", attention_size)
+        output_mode = output_mode or ("attention" if attention_size else "both")
+        arguments = {
+            "cell": cell,
+            "attention": attentions,
+            "input_feeding": input_feeding,
+            "attention_size": attention_size,
+            "attention_activation": attention_activation,
+            "query": query,
+            "output_mode": output_mode,
+            "return_alignments": return_alignments,
+        }
+        noise = {name: getattr(cell, name) for name in NOISE}
+        super().__init__(arguments, **noise, **kwargs)
+        self.arguments = tuple(name for name in self.arguments if name not in NOISE)
+        if self.spec.feed_size != 0 and not _affine(cell.spec):
+            raise ValueError(
+                f"{type(cell).__name__} cannot be fed with an attention: it does more with its "
+                'input than one product. Use input_feeding=False with query="output", or another '
+                'cell (with normalize=("recurrent", "state") for one with layer normalization).'
+            )
+
+    # -- the spec, which delegates to the cell inside ----------------------------------------
+
+    def make_spec(self):
+        return AttentionSpec(
+            self.cell.spec,
+            attentions=tuple(self.attention),
+            input_feeding=self.input_feeding,
+            attention_size=self.attention_size,
+            attention_activation=self.attention_activation,
+            query=self.query,
+            output_mode=self.output_mode,
+            return_alignments=self.return_alignments,
+        )
+
+    def regularized(self, training):
+        inside = self.cell.regularized(training)
+        return dataclasses.replace(self.spec, spec=inside, training=bool(training))
+
+    @property
+    def recurrence(self):
+        content = not any(attention.state_names for attention in self.attention)
+        if content and self.query == "output" and not self.input_feeding:
+            return self.cell
+        return self
+
+    def after(self, output, given, plan):
+        """The outputs for those of the cell inside, `[T, B, U]`, or `[B, U]` of one step."""
+        if output.shape.rank == 2:
+            return keras.tree.map_structure(
+                lambda a: a[0], self.after(output[None], given, plan)
+            )
+        spec, weights = self.spec, self.tensors()
+        prepared = spec.prepare(weights)
+
+        def at_once():
+            _, constants, _ = spec.enter(weights, given, (), None, None, False)
+            cast = {name: tf.cast(w, output.dtype) for name, w in prepared.items()}
+            return spec.after(cast, AllSteps(cast, constants), output, constants)
+
+        def step_by_step():
+            way = plan._replace(backend="compiled") if plan.backend == "cudnn" else plan
+            compiled = way.backend == "compiled"
+            _, constants, _ = spec.enter(weights, given, (), None, None, compiled)
+            nothing = (tf.zeros([tf.shape(output)[1], 1], output.dtype),)
+            result, _ = run(spec.after_step, output, prepared, nothing, constants, plan=way)
+            return spec.leave(given, result, ())[0]
+
+        # What is made at once is compared in `units` numbers for each step and position.
+        units = max((a.units or 0) if a.is_additive else 0 for a in self.attention)
+        if not units:
+            return at_once()
+        T, B = (known or tf.shape(output)[k] for k, known in enumerate(output.shape[:2]))
+        S = given["memory"][0].shape[1] or tf.shape(given["memory"][0])[1]
+        rows = LARGEST // units
+        small = T * B * S <= rows
+        if isinstance(small, bool):
+            return at_once() if small else step_by_step()
+        return tf.cond(small, at_once, step_by_step)
+
+    # -- Keras -------------------------------------------------------------------------------
+
+    def build(self, input_shape, constants_shape=None):
+        self.input_dim = input_shape[-1]
+        checks.known_features(self, input_shape)
+        sizes = self._memory_sizes(constants_shape)
+        self.spec = dataclasses.replace(self.spec, memory_sizes=sizes)
+        for attention, size in zip(self.attention, sizes):
+            attention.check(self.spec.query_size, size)
+        self.state_size = list(self.spec.state_sizes)
+        self.output_size = self.spec.output_size
+        if not self.cell.built:
+            self.cell.build((*input_shape[:-1], self.input_dim + self.spec.feed_size))
+            self.cell.built = True
+        starts = {}
+        for attention, suffix in zip(self.attention, self.spec.suffixes):
+            starts.update({name + suffix: start for name, start in attention.starts.items()})
+        self._own = {
+            name: self.add_weight(
+                shape=weight.shape,
+                name=name,
+                initializer=starts.get(name) or self.initializer(name, weight.role),
+                regularizer=getattr(self, f"{weight.role}_regularizer", None),
+                constraint=getattr(self, f"{weight.role}_constraint", None),
+                autocast=False,
+            )
+            for name, weight in self.spec.own_weights().items()
+        }
+        self.built = True
+
+    def _memory_sizes(self, shapes):
+        """The depth of the memory of each attention."""
+        if not isinstance(shapes, dict) or "memory" not in shapes:
+            raise ValueError(
+                f"{self.name} was built without a memory, whose depth its weights depend on. Call "
+                'the layer around it with constants={"memory": ...}, a tensor [B, S, M].'
+            )
+        memory = shapes["memory"]
+        several = isinstance(memory[0], (list, tuple))
+        sizes = [shape[-1] for shape in (memory if several else [memory])]
+        if len(sizes) == 1:
+            sizes *= len(self.attention)
+        if len(sizes) != len(self.attention) or None in sizes:
+            raise ValueError(
+                f"{self.name} got memories of depths {sizes}, expected {len(self.attention)} known "
+                "one(s), for as many attentions."
+            )
+        return tuple(sizes)
+
+    def tensors(self):
+        inside = self.cell.tensors()
+        if self.spec.feed_size:
+            kernel = inside["kernel"]
+            inside["kernel"] = kernel[: self.input_dim]
+            inside["feed_kernel"] = kernel[self.input_dim :]
+        return {**inside, **{n: tf.convert_to_tensor(v) for n, v in self._own.items()}}
+
+    def take_constants(self, given, batch):
+        """The memories and masks of a call as lists, checked, one for each attention."""
+        given, count = dict(given), len(self.attention)
+        listed = lambda one: list(one) if isinstance(one, (list, tuple)) else [one]
+        memories = [tf.convert_to_tensor(m) for m in listed(given["memory"])]
+        masks = listed(given.get("memory_mask"))
+        masks = len(memories) * [None] if masks == [None] else masks
+        if len(memories) not in (1, count) or len(masks) != len(memories):
+            raise ValueError(
+                f"{self.name} got {len(memories)} memories and {len(masks)} masks for {count} "
+                f"attention(s), expected one memory, or {count}, each with its mask or None."
+            )
+        for k, (memory, mask) in enumerate(zip(memories, masks)):
+            _check_memory(self, memory, self.spec.memory_sizes[k], batch)
+            if mask is not None:
+                masks[k] = mask = tf.cast(tf.convert_to_tensor(mask), tf.bool)
+                if not mask.shape.is_compatible_with(memory.shape[:2]):
+                    raise ValueError(
+                        f"{self.name} got a memory_mask of shape {tuple(mask.shape)} for a memory "
+                        f"of shape {tuple(memory.shape)}, expected its first two axes."
+                    )
+        if len(memories) < count:
+            memories, masks = count * memories, count * masks
+        more = {"keys": listed(given["keys"])} if given.get("keys") is not None else {}
+        return {**given, "memory": memories, "memory_mask": masks, **more}
+
+    def with_keys(self, constants):
+        """The constants with what is made of the memory once, for steps one by one.
+
+        Each call of a single step would otherwise make the keys again.
+        """
+        given = self.take_constants(constants, None)
+        cast = lambda memory: tf.cast(memory, self.compute_dtype)
+        given["memory"] = [cast(memory) for memory in given["memory"]]
+        _, ready, _ = self.spec.enter(self.tensors(), given, (), None, None, False)
+        found = [ready.get("keys" + suffix) for suffix in self.spec.suffixes]
+        memories = [ready["memory" + suffix] for suffix in self.spec.suffixes]
+        return {**given, "memory": memories, "keys": found}
+
+    def complete_states(self, states, batch):
+        """All states, where those of the cell only are given."""
+        if len(states) == len(self.cell.state_size):
+            states = [*states, *self.get_initial_state(batch_size=batch)[len(states) :]]
+        return states
+
+    def get_initial_state(self, inputs=None, batch_size=None, dtype=None):
+        """Zeros; those as wide as a memory have no width yet and get it in the call."""
+        if batch_size is None and inputs is not None:
+            batch_size = tf.shape(inputs)[0]
+        inside = self.cell.get_initial_state(batch_size=batch_size, dtype=dtype)
+        sizes = self.state_size[len(inside) :]
+        zeros = lambda size: tf.zeros([batch_size, size or 0], dtype or self.compute_dtype)
+        return [*inside, *map(zeros, sizes)]
+
+    def get_config(self):
+        write = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "cell": write(self.cell),
+            "attention": [write(attention) for attention in self.attention],
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        read = lambda one: keras.saving.deserialize_keras_object(one, custom_objects)
+        config["cell"] = read(config["cell"])
+        config["attention"] = [read(attention) for attention in config["attention"]]
+        return cls(**config)
+
+
+def _affine(spec):
+    while isinstance(spec, Around):
+        spec = spec.spec
+    return spec.affine_input
+
+
+def _check(cell, attentions, given):
+    """What an AttentionCell is made of."""
+    if not isinstance(cell, Cell) or isinstance(cell, AttentionCell):
+        raise TypeError(
+            f"AttentionCell got the cell {cell!r}, expected a cell of keras_rnnx, such as "
+            "keras_rnnx.GRUCell(64); a spec of your own becomes one by keras_rnnx.CustomCell."
+        )
+    for attention in attentions:
+        if not isinstance(attention, Attention):
+            raise TypeError(
+                f"AttentionCell got the attention {attention!r}, expected one of "
+                "keras_rnnx.attention, such as BahdanauAttention(64), or a list of them."
+            )
+    if not attentions:
+        raise ValueError("AttentionCell got no attention, expected one or more.")
+    noise = sorted(set(NOISE) & set(given))
+    if noise:
+        raise ValueError(
+            f"AttentionCell got {', '.join(noise)}, which belong to the cell inside: "
+            f"AttentionCell(GRUCell(64, {noise[0]}=...), ...)."
+        )
+
+
+def _check_memory(cell, memory, depth, batch):
+    """A memory `[B, S, M]` of the depth that the cell was built for and the batch of the input."""
+    shape = memory.shape
+    known = isinstance(batch, int) and shape.rank and shape[0] is not None
+    if shape.rank != 3 or shape[-1] != depth or (known and shape[0] != batch):
+        wanted = f"({batch if isinstance(batch, int) else 'batch'}, positions, {depth})"
+        raise ValueError(
+            f"{cell.name} got a memory of shape {tuple(shape)}, expected {wanted}: the batch of "
+            "the input, and the depth that the cell was built for. In beam search repeat the "
+            "memory for each beam."
+        )

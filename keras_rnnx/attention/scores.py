@@ -1,0 +1,405 @@
+"""Attentions: how a query is compared with the positions of a memory. Each is a frozen description.
+
+Axes: B batch, S memory positions, M memory features, Q query features, A units of the comparison.
+More axes, T steps, may lead those of the query: the same lines serve one step and all at once.
+"""
+
+import abc
+import dataclasses
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_rnnx.attention.alignment import Monotonic
+from keras_rnnx.attention.alignment import hardmax
+from keras_rnnx.attention.alignment import softmax
+from keras_rnnx.cells import Weight
+from keras_rnnx.cells import affine
+
+ALIGNMENTS = {"softmax": softmax, "hardmax": hardmax}
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention(abc.ABC):
+    """Base of the attentions; equal settings make equal (and hashable) ones.
+
+        keys             = keys(weights, memory)                        once a sequence
+        prepared         = prepare(weights)                             once a sequence
+        s                = scores(prepared, product, query, keys, ...)  [B, S], every step
+        a                = the alignments of s: softmax, hardmax or monotonic
+        context          = product("memory", a)                         [B, M]
+
+    `product` and what it is for: see `keras_rnnx.CellSpec`. What a step knows of the ones before
+    it is in its states, `[B, S]` each, which begin as zeros.
+    """
+
+    def check(self, query_size, memory_size):
+        """Refuse sizes that do not go together; here none."""
+
+    @abc.abstractmethod
+    def weights(self, query_size, memory_size):
+        """The weights by name: `{name: Weight}`."""
+
+    @property
+    def starts(self):
+        """The initializers of weights that begin in a way of their own, by name."""
+        return {}
+
+    @property
+    def is_monotonic(self):
+        return isinstance(self.alignment, Monotonic)
+
+    @property
+    def is_additive(self):
+        """Whether scores go through a layer of `units`."""
+        return False
+
+    @property
+    def state_names(self):
+        """What a step keeps for the next: of "previous" and "total" alignments."""
+        return ("previous",) if self.is_monotonic else ()
+
+    def keys(self, weights, memory):
+        """What queries are compared with, `[B, S, A]`, or None for the memory itself."""
+
+    def prepare(self, weights):
+        """The weights that `scores` uses, as it uses them."""
+        return weights
+
+    @abc.abstractmethod
+    def scores(self, weights, product, query, constants, kept):
+        """`[..., B, S]` from the query `[..., B, Q]`; kept: the states by name."""
+
+    def attend(self, weights, product, query, constants, states, noise=None):
+        """`(context, alignments, new states)` of one step, or of all if there are no states."""
+        kept = dict(zip(self.state_names, states, strict=True))
+        if self.is_monotonic:  # zeros stand for a start at the first position
+            first = tf.one_hot(0, tf.shape(states[0])[-1], dtype=states[0].dtype)
+            kept["previous"] += first
+        scores = self.scores(weights, product, query, constants, kept)
+        mask = constants.get("mask")
+        if self.is_monotonic:
+            scores += weights["score_bias"]
+            scores = scores if noise is None else scores + noise
+            a = self.alignment.align(scores, mask, kept["previous"])
+        else:
+            a = ALIGNMENTS[self.alignment](scores, mask)
+        new = {"previous": a - first if self.is_monotonic else a}
+        if "total" in kept:
+            new["total"] = kept["total"] + a
+        return product("memory", a), a, tuple(new[name] for name in self.state_names)
+
+    def get_config(self):
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: keras.saving.serialize_keras_object(v) for name, v in fields.items()}
+
+    @classmethod
+    def from_config(cls, config):
+        read = keras.saving.deserialize_keras_object
+        return cls(**{name: read(value) for name, value in config.items()})
+
+    def _check_alignment(self):
+        if self.alignment not in ALIGNMENTS and not self.is_monotonic:
+            raise ValueError(
+                f'alignment is {self.alignment!r}, expected "softmax", "hardmax" or '
+                "keras_rnnx.attention.Monotonic(...)."
+            )
+
+    def _alignment_weights(self):
+        return {"score_bias": Weight((), "bias")} if self.is_monotonic else {}
+
+    def _alignment_starts(self):
+        if not self.is_monotonic:
+            return {}
+        return {"score_bias": keras.initializers.Constant(self.alignment.score_bias)}
+
+
+def _additive(v, keys, q, *more):
+    """`v . tanh(keys + q + ...)`: `[..., B, S]` from `q [..., B, A]`, the rest `[B, S, A]`."""
+    z = keys + q[..., None, :]
+    for term in more:
+        z += term
+    z = tf.tanh(z)
+    sizes = [known or tf.shape(z)[k] for k, known in enumerate(z.shape)]
+    return tf.reshape(tf.matmul(tf.reshape(z, [-1, sizes[-1]]), v[:, None]), sizes[:-1])
+
+
+def _positive(name, value):
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ValueError(f"{name} is {value!r}, expected a positive integer.")
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+@dataclasses.dataclass(frozen=True)
+class LuongAttention(Attention):
+    """Multiplicative attention: compares a query with a memory by products.
+
+        dot       s = q . m                         query and memory of one size
+        general   s = q . (m Wm)
+        concat    s = v . tanh(q Wq + m Wm)         of `units`
+
+    Luong, Pham and Manning, "Effective Approaches to Attention-based Neural Machine Translation",
+    EMNLP 2015 (arXiv:1508.04025).
+
+    Args:
+        score: `"dot"`, `"general"` or `"concat"`.
+        units: size of the comparison, for `"concat"` only.
+        scale: multiply the scores by a trained number, which begins with 1.
+        alignment: `"softmax"`, `"hardmax"` or `Monotonic(...)`.
+
+    Masked positions of the memory get no alignment; without a real one, alignments and context are
+    zeros.
+
+    Raises:
+        ValueError: for another score or alignment, or units that the score has none of; for
+            `"dot"`, when built, if query and memory have not the same size.
+
+    Example:
+
+    >>> import keras_rnnx
+    >>> from keras_rnnx.attention import LuongAttention
+    >>> cell = keras_rnnx.AttentionCell(keras_rnnx.GRUCell(8), LuongAttention("general"))
+    """
+
+    score: str = "general"
+    units: int | None = None
+    scale: bool = False
+    alignment: Any = "softmax"
+
+    def __post_init__(self):
+        if self.score not in ("dot", "general", "concat"):
+            raise ValueError(f'score is {self.score!r}, expected "dot", "general" or "concat".')
+        if self.score == "concat":
+            _positive("units", self.units)
+        elif self.units is not None:
+            raise ValueError(
+                f'units is {self.units!r}, which score="concat" has and {self.score!r} has not: '
+                "the keys have the size of the query. Leave units out."
+            )
+        self._check_alignment()
+
+    def check(self, query_size, memory_size):
+        if self.score == "dot" and query_size != memory_size:
+            raise ValueError(
+                f'LuongAttention(score="dot") got a query of size {query_size} and a memory of '
+                f'size {memory_size}, expected one size. Use score="general".'
+            )
+
+    def weights(self, query_size, memory_size):
+        weights = {}
+        if self.score == "concat":
+            weights["query_kernel"] = Weight((query_size, self.units), "kernel")
+            weights["attention_v"] = Weight((self.units,), "kernel")
+        if self.score != "dot":
+            weights["memory_kernel"] = Weight((memory_size, self.units or query_size), "kernel")
+        if self.scale:
+            weights["score_scale"] = Weight((), "gain")
+        return {**weights, **self._alignment_weights()}
+
+    @property
+    def starts(self):
+        return self._alignment_starts()
+
+    @property
+    def is_additive(self):
+        return self.score == "concat"
+
+    def keys(self, weights, memory):
+        return None if self.score == "dot" else affine(memory, weights["memory_kernel"])
+
+    def scores(self, weights, product, query, constants, kept):
+        if self.score == "concat":
+            q = product("query_kernel", query)
+            s = _additive(weights["attention_v"], constants["keys"], q)
+        else:
+            s = product("memory" if self.score == "dot" else "keys", query, transpose=True)
+        return weights["score_scale"] * s if self.scale else s
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+@dataclasses.dataclass(frozen=True)
+class BahdanauAttention(Attention):
+    """Additive attention: compares a query with a memory by a layer of `units`.
+
+        s = v . tanh(q Wq + m Wm)
+        s = g v / |v| . tanh(q Wq + m Wm + b)                 normalize
+        s = v . tanh(q Wq + m Wm + c Wc)                      coverage
+
+    c is the sum of a position's alignments so far. Bahdanau, Cho and Bengio, "Neural Machine
+    Translation by Jointly Learning to Align and Translate", ICLR 2015 (arXiv:1409.0473); weight
+    normalization: Salimans and Kingma, NeurIPS 2016 (arXiv:1602.07868), g begins as 1 / sqrt(units);
+    coverage: See, Liu and Manning, "Get To The Point", ACL 2017 (arXiv:1704.04368).
+
+    Args:
+        units: size of the comparison.
+        normalize: weight normalization of v, and a bias.
+        coverage: let the scores see how much each position was attended to before.
+        alignment: `"softmax"`, `"hardmax"` or `Monotonic(...)`.
+
+    Masked positions of the memory get no alignment; without a real one, alignments and context are
+    zeros.
+
+    Raises:
+        ValueError: for units that are no positive integer, or another alignment.
+
+    Example:
+
+    >>> import keras_rnnx, numpy as np
+    >>> from keras_rnnx.attention import BahdanauAttention
+    >>> cell = keras_rnnx.AttentionCell(keras_rnnx.GRUCell(8), BahdanauAttention(16))
+    >>> decoder = keras_rnnx.RNN(cell, return_sequences=True)
+    >>> memory = np.ones((2, 7, 6), "float32")
+    >>> decoder(np.ones((2, 5, 3), "float32"), constants={"memory": memory}).shape
+    TensorShape([2, 5, 14])
+    """
+
+    units: int
+    normalize: bool = False
+    coverage: bool = False
+    alignment: Any = "softmax"
+
+    def __post_init__(self):
+        _positive("units", self.units)
+        self._check_alignment()
+
+    @property
+    def is_additive(self):
+        return True
+
+    @property
+    def state_names(self):
+        return (*super().state_names, *(("total",) if self.coverage else ()))
+
+    def weights(self, query_size, memory_size):
+        weights = {
+            "query_kernel": Weight((query_size, self.units), "kernel"),
+            "memory_kernel": Weight((memory_size, self.units), "kernel"),
+            "attention_v": Weight((self.units,), "kernel"),
+        }
+        if self.normalize:
+            weights["attention_g"] = Weight((), "gain")
+            weights["attention_b"] = Weight((self.units,), "bias")
+        if self.coverage:
+            weights["coverage_kernel"] = Weight((self.units,), "kernel")
+        return {**weights, **self._alignment_weights()}
+
+    @property
+    def starts(self):
+        starts = self._alignment_starts()
+        if self.normalize:
+            starts["attention_g"] = keras.initializers.Constant(self.units**-0.5)
+        return starts
+
+    def keys(self, weights, memory):
+        return affine(memory, weights["memory_kernel"], weights.get("attention_b"))
+
+    def prepare(self, weights):
+        prepared = {n: w for n, w in weights.items() if n not in ("attention_b", "attention_g")}
+        if self.normalize:
+            v = weights["attention_v"]
+            prepared["attention_v"] = weights["attention_g"] * v * tf.math.rsqrt(tf.reduce_sum(v * v))
+        return prepared
+
+    def scores(self, weights, product, query, constants, kept):
+        more = self.seen(weights, kept)
+        q = product("query_kernel", query)
+        return _additive(weights["attention_v"], constants["keys"], q, *more)
+
+    def seen(self, weights, kept):
+        """What is added for the alignments before, `[B, S, A]` each."""
+        if not self.coverage:
+            return []
+        return [kept["total"][..., None] * weights["coverage_kernel"]]
+
+
+@keras.saving.register_keras_serializable(package="keras_rnnx")
+@dataclasses.dataclass(frozen=True)
+class LocationAttention(BahdanauAttention):
+    """Additive attention that sees where the step before was, for long and repetitive memories.
+
+        f = conv(a', filters)                                 over the memory positions
+        s = v . tanh(q Wq + m Wm + f U)
+
+    a' are the alignments of the step before, zeros before the first. Chorowski, Bahdanau, Serdyuk,
+    Cho and Bengio, "Attention-Based Models for Speech Recognition", NeurIPS 2015
+    (arXiv:1506.07503); `cumulative`: Shen et al., "Natural TTS Synthesis by Conditioning WaveNet on
+    Mel Spectrogram Predictions", ICASSP 2018 (arXiv:1712.05884).
+
+    Args:
+        units, normalize, coverage, alignment: as those of `BahdanauAttention`.
+        filters: number of filters of the convolution.
+        kernel_size: its width in memory positions.
+        cumulative: a' is the sum of the alignments of all steps before.
+
+    Raises:
+        ValueError: for units, filters or a kernel_size that are no positive integers, or another
+            alignment.
+
+    Example:
+
+    >>> from keras_rnnx.attention import LocationAttention
+    >>> LocationAttention(16, filters=8, kernel_size=5).state_names
+    ('previous',)
+    """
+
+    filters: int = 32
+    kernel_size: int = 31
+    cumulative: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        _positive("filters", self.filters)
+        _positive("kernel_size", self.kernel_size)
+
+    @property
+    def state_names(self):
+        names = set(super().state_names) | {"total" if self.cumulative else "previous"}
+        return tuple(sorted(names))
+
+    def weights(self, query_size, memory_size):
+        return {
+            **super().weights(query_size, memory_size),
+            "location_filters": Weight((self.kernel_size, self.filters), "kernel"),
+            "location_kernel": Weight((self.filters, self.units), "kernel"),
+        }
+
+    def prepare(self, weights):
+        prepared = dict(super().prepare(weights))
+        # Both are linear, so one matrix takes each position's neighbourhood to its units.
+        filters, kernel = prepared.pop("location_filters"), prepared.pop("location_kernel")
+        return {**prepared, "location": tf.matmul(filters, kernel)}
+
+    def seen(self, weights, kept):
+        before = kept["total" if self.cumulative else "previous"]
+        left = (self.kernel_size - 1) // 2
+        padded = tf.pad(before, [[0, 0], [left, self.kernel_size - 1 - left]])
+        S = before.shape[-1] or tf.shape(before)[-1]
+        around = tf.stack([padded[:, k : k + S] for k in range(self.kernel_size)], axis=-1)
+        rows = tf.matmul(tf.reshape(around, [-1, self.kernel_size]), weights["location"])
+        features = tf.reshape(rows, [-1, S, self.units])
+        return [features, *super().seen(weights, kept)]
+
+
+def coverage_loss(alignments):
+    """How much steps attend to what was attended to before: a penalty for summaries.
+
+        sum_t sum_s min(a[t, s], c[t, s])        c[t] = sum of a before t
+
+    See, Liu and Manning, "Get To The Point", ACL 2017 (arXiv:1704.04368).
+
+    Args:
+        alignments: `[B, T, S]`.
+
+    Returns:
+        `[B]`.
+
+    Example:
+
+    >>> from keras_rnnx.attention import coverage_loss
+    >>> coverage_loss([[[1.0, 0.0], [1.0, 0.0]]]).numpy().tolist()
+    [1.0]
+    """
+    a = tf.convert_to_tensor(alignments)
+    before = tf.cumsum(a, axis=1, exclusive=True)
+    return tf.reduce_sum(tf.minimum(a, before), axis=[1, 2])

@@ -1,0 +1,222 @@
+"""Decoding token after token: the most probable one, or drawn.
+
+Axes: B batch, K samples for each, N = B * K rows of a step, V tokens, T longest length.
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from keras_rnnx.seq2seq import in_graph
+from keras_rnnx.seq2seq.rules import Rules
+from keras_rnnx.seq2seq.search import Decoded
+
+
+def greedy_search(
+    step,
+    state,
+    constants=(),
+    *,
+    start,
+    end,
+    max_length=50,
+    min_length=0,
+    no_repeat_ngram=0,
+    prefix=None,
+    constraint=None,
+):
+    """The most probable token, again and again, until the end token.
+
+    Args:
+        step, state, constants, start, end, max_length, min_length, no_repeat_ngram, prefix,
+        constraint: as those of `beam_search`.
+
+    Returns:
+        A `Decoded` with one hypothesis for each sample; its score is its log-probability.
+
+    Raises:
+        ValueError: for a longest length below 1, or a start or end outside the vocabulary.
+
+    Example:
+
+    >>> from keras_rnnx.seq2seq import greedy_search
+    >>> import tensorflow as tf
+    >>> bigrams = tf.math.log([[0.1, 0.6, 0.3], [0.3, 0.1, 0.6], [1.0, 1.0, 1.0]])
+    >>> step = lambda ids, state, constants: (tf.gather(bigrams, ids), state)
+    >>> greedy_search(step, tf.zeros([1, 1]), start=0, end=2).ids[0, 0].numpy().tolist()
+    [1, 2]
+    """
+    rules = Rules(int(end), min_length, no_repeat_ngram, constraint)
+    inputs = _inputs(state, constants, start, max_length, prefix)
+    return Decoded(*in_graph.call(_greedy, step, rules, inputs))
+
+
+def sample(
+    step,
+    state,
+    constants=(),
+    *,
+    start,
+    end,
+    num_samples=1,
+    temperature=1.0,
+    top_k=None,
+    top_p=None,
+    seed=None,
+    max_length=50,
+    min_length=0,
+    no_repeat_ngram=0,
+    prefix=None,
+    constraint=None,
+):
+    """Sequences drawn token after token from what the model expects.
+
+    Args:
+        num_samples: K, how many for each sample of the batch.
+        temperature: the logits are divided by it: below 1 likely tokens become likelier. Above 0.
+        top_k: draw from the so many likeliest tokens only (Fan et al., arXiv:1805.04833), or None.
+        top_p: draw from the fewest tokens whose probabilities sum to it only, with the temperature
+            (Holtzman et al., "The Curious Case of Neural Text Degeneration", arXiv:1904.09751), or
+            None. From 0 to 1; the likeliest token is always among them.
+        seed: an int, or `[2]` integers: the same seed draws the same. None draws a new one from
+            Keras' generator.
+        step, state, constants, start, end, max_length, min_length, no_repeat_ngram, prefix,
+        constraint: as those of `beam_search`.
+
+    num_samples, temperature, top_k and top_p may be scalar tensors.
+
+    Returns:
+        A `Decoded` with K hypotheses for each sample, in the order in which they were drawn; a
+        score is the log-probability by the model itself, without temperature, top_k and top_p.
+
+    Raises:
+        ValueError: for num_samples, max_length or top_k below 1, a temperature that is not above
+            0, a top_p outside 0 to 1, or a start or end outside the vocabulary.
+
+    Example:
+
+    >>> from keras_rnnx.seq2seq import sample
+    >>> import tensorflow as tf
+    >>> bigrams = tf.math.log([[0.1, 0.6, 0.3], [0.3, 0.1, 0.6], [1.0, 1.0, 1.0]])
+    >>> step = lambda ids, state, constants: (tf.gather(bigrams, ids), state)
+    >>> found = sample(step, tf.zeros([1, 1]), start=0, end=2, num_samples=5, seed=3)
+    >>> found.ids.shape[:2]
+    TensorShape([1, 5])
+    """
+    in_graph.check_count("num_samples", num_samples)
+    if not tf.is_tensor(temperature) and temperature <= 0:
+        raise ValueError(f"temperature is {temperature}, expected a number above 0.")
+    if top_k is not None:
+        in_graph.check_count("top_k", top_k)
+    if top_p is not None and not tf.is_tensor(top_p) and not 0 <= top_p <= 1:
+        raise ValueError(f"top_p is {top_p}, expected a number from 0 to 1, or None.")
+    rules = Rules(int(end), min_length, no_repeat_ngram, constraint)
+    inputs = _inputs(state, constants, start, max_length, prefix)
+    optional = lambda value, dtype: None if value is None else tf.cast(value, dtype)
+    inputs |= {
+        "samples": in_graph.positive("num_samples", num_samples),
+        "temperature": tf.cast(temperature, tf.float32),
+        "top_k": optional(top_k, tf.int32),
+        "top_p": optional(top_p, tf.float32),
+        "seed": as_seed(seed),
+    }
+    return Decoded(*in_graph.call(_sample, step, rules, inputs))
+
+
+def as_seed(seed):
+    """`[2]` integers from an int, from two, or from Keras' generator."""
+    if seed is None:
+        return tf.cast(keras.random.randint((2,), 0, 2**31 - 1), tf.int32)
+    seed = tf.cast(seed, tf.int32)
+    return seed if seed.shape.rank == 1 else tf.stack([seed, 0])
+
+
+def _inputs(state, constants, start, max_length, prefix):
+    in_graph.check_count("max_length", max_length)
+    return {
+        "state": state,
+        "constants": constants,
+        "start": tf.cast(start, tf.int32),
+        "longest": in_graph.positive("max_length", max_length),
+        "prefix": None if prefix is None else tf.cast(prefix, tf.int32),
+    }
+
+
+def _greedy(step, rules, inputs):
+    choose = lambda scores, t: tf.argmax(scores, axis=-1, output_type=tf.int32)
+    return _generate(step, rules, {**inputs, "samples": tf.constant(1)}, choose)
+
+
+def _sample(step, rules, inputs):
+    def choose(scores, t):
+        # In the order of their scores, what is left out is the tail of each row.
+        ordered, ids = tf.math.top_k(scores / inputs["temperature"], scores.shape[-1])
+        left_out = tf.zeros_like(ordered, tf.bool)
+        if inputs["top_k"] is not None:
+            left_out |= tf.range(scores.shape[-1]) >= inputs["top_k"]
+        if inputs["top_p"] is not None:
+            before = tf.cumsum(tf.nn.softmax(ordered), axis=-1, exclusive=True)
+            likeliest = tf.range(scores.shape[-1]) == 0
+            left_out |= (before >= inputs["top_p"]) & ~likeliest
+        ordered = tf.where(left_out, -math.inf, ordered)
+        seed = inputs["seed"] + tf.stack([0, t])
+        sizes = tf.shape(ordered)
+        # The largest of the logits, each with Gumbel noise, is a draw of their softmax.
+        uniform = tf.random.stateless_uniform(sizes, seed, minval=1e-20, maxval=1.0)
+        place = tf.argmax(ordered - tf.math.log(-tf.math.log(uniform)), axis=-1)
+        return tf.gather(ids, place, axis=-1, batch_dims=2)
+
+    return _generate(step, rules, inputs, choose)
+
+
+def _generate(step, rules, inputs, choose):
+    """The fields of `Decoded`; choose: `(scores [B, K, V], t) -> ids [B, K]`."""
+    K, T = inputs["samples"], inputs["longest"]
+    state, constants = inputs["state"], inputs["constants"]
+    B = in_graph.batch_of(state, constants, inputs["start"])
+    start = tf.broadcast_to(inputs["start"], [B])
+    shown, _, alignments = in_graph.one_step(step, start, state, constants)
+    V = shown.shape[-1]
+    in_graph.check_tokens(V, inputs["start"], rules.end)
+    repeated = lambda a: in_graph.rows_repeated(a, K)
+    constants, state = tf.nest.map_structure(repeated, (constants, state))
+
+    def body(loop, state):
+        t, ids, last, total, length, done, stores = loop
+        scores, new, found = in_graph.one_step(step, tf.reshape(last, [-1]), state, constants)
+        stores = [store.write(t, a) for store, a in zip(stores, found, strict=True)]
+        allowed = rules(tf.reshape(scores, [B, K, V]), ids, t, inputs["prefix"])
+        token = tf.where(done, rules.end, choose(allowed, t))
+        chosen = tf.gather(allowed, token, axis=2, batch_dims=2)
+        total = tf.where(done, total, total + chosen)
+        ids = tf.where(tf.range(T) == t, token[..., None], ids)
+        length = tf.where(done | (token == rules.end), length, t + 1)
+        done |= token == rules.end
+        return (t + 1, ids, token, total, length, done, stores), in_graph.as_shaped(new, state)
+
+    zeros = tf.zeros([B, K], tf.int32)
+    loop = (
+        tf.constant(0),
+        tf.fill([B, K, T], rules.end),
+        tf.broadcast_to(start[:, None], [B, K]),
+        tf.zeros([B, K]),
+        zeros,
+        zeros > 0,
+        [tf.TensorArray(a.dtype, T, element_shape=[None, None]) for a in alignments],
+    )
+    carry = (loop, state)
+    (t, ids, _, total, length, _, stores), _ = tf.while_loop(
+        lambda loop, state: (loop[0] < T) & ~tf.reduce_all(loop[5]),
+        body,
+        carry,
+        shape_invariants=in_graph.invariants(carry),
+    )
+    found = []
+    for store in stores:
+        rows = store.gather(tf.range(t))  # [T, N, S]
+        rows = tf.reshape(tf.transpose(rows, [1, 0, 2]), [B, K, t, tf.shape(rows)[-1]])
+        real = (tf.range(t) <= length[..., None])[..., None]
+        found.append(tf.where(real, rows, tf.zeros_like(rows)))
+    alignments = None if not found else found[0] if len(found) == 1 else found
+    return ids[..., :t], length, total, alignments

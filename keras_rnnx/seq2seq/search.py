@@ -1,0 +1,294 @@
+"""Decoding with any step function: beam search in one loop of the graph.
+
+Axes: B batch, K hypotheses of a sample, N = B * K rows of a step, V tokens, T longest length,
+S memory positions.
+"""
+
+import math
+from typing import Any
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_rnnx.seq2seq import in_graph
+from keras_rnnx.seq2seq.rules import Rules
+
+
+class Decoded(NamedTuple):
+    """What decoding gives: for each sample its hypotheses, the best first.
+
+    ids: `[B, K, T]`, filled with the end token after the end.
+    lengths: `[B, K]`, how many tokens come before the end token; T where none came.
+    scores: `[B, K]` float32; -inf where there are fewer hypotheses than asked for.
+    alignments: `[B, K, T, S]`, or a list of those, or None if the step gives none.
+
+    Example:
+
+    >>> from keras_rnnx.seq2seq import Decoded
+    >>> Decoded(ids=None, lengths=None, scores=None, alignments=None)._fields
+    ('ids', 'lengths', 'scores', 'alignments')
+    """
+
+    ids: Any
+    lengths: Any
+    scores: Any
+    alignments: Any
+
+
+def beam_search(
+    step,
+    state,
+    constants=(),
+    *,
+    start,
+    end,
+    beam_width=4,
+    max_length=50,
+    length_penalty=0.0,
+    coverage_penalty=0.0,
+    min_length=0,
+    no_repeat_ngram=0,
+    prefix=None,
+    constraint=None,
+    memory_mask=None,
+):
+    """The most probable sequences of a model that is asked for one token after the other.
+
+    Each step keeps the `beam_width` best hypotheses that go on; of those that end, the ones among
+    the `beam_width` best of all candidates, until as many have ended. The score of a hypothesis is
+
+        log p / ((5 + length) / 6) ** length_penalty
+            + coverage_penalty * sum_s log(min(sum_t a[t, s], 1))
+
+    with the end token in the length, a the alignments, and s over the real positions of the memory
+    (a sum counts as 1e-10 at least). Wu et al., "Google's Neural Machine Translation System",
+    arXiv:1609.08144 (2016), eq. 14.
+
+    It stops when no hypothesis that goes on can have a better score than the worst that has ended,
+    in any length that is left, so that stopping changes no result. At the longest length those that
+    have not ended compete as they are. Without length penalty a `beam_width` of 1 is greedy search.
+
+    Args:
+        step: function `(ids [N], state, constants) -> (logits [N, V], state)`, or with alignments
+            `[N, S]` as a third result, or a list of those. Called eagerly, the search is compiled
+            as one graph for each step function, so pass the same object again.
+        state: tree of `[B, ...]`, before the first step.
+        constants: tree of `[B, ...]`, what each step gets of its sample, such as the memory.
+        start: the token before the first, an id or `[B]` ids.
+        end: id of the token that ends a sequence.
+        beam_width: K, an int or a scalar tensor.
+        max_length: T, the longest length, the end token included; an int or a scalar tensor.
+        length_penalty, coverage_penalty: numbers or scalar tensors; the second needs alignments
+            and is 0 or more.
+        min_length: how many tokens come before the end token at least.
+        no_repeat_ngram: n; no n tokens in a row come twice. 0 allows it.
+        prefix: `[B, P]` ids that every hypothesis begins with; -1 forces nothing, so that rows may
+            have shorter ones.
+        constraint: object that lowers the scores of next tokens, see `BannedTokens`.
+        memory_mask: `[B, S]` booleans for the coverage penalty, or None.
+
+    Returns:
+        A `Decoded`. T is the longest length that occurs in it.
+
+    Raises:
+        ValueError: for a beam width or a longest length below 1, a start or end outside the
+            vocabulary, or a coverage penalty below 0 or without alignments.
+
+    Example:
+
+    >>> from keras_rnnx.seq2seq import beam_search
+    >>> import tensorflow as tf
+    >>> bigrams = tf.math.log([[0.1, 0.6, 0.3], [0.5, 0.1, 0.4], [1.0, 1.0, 1.0]])
+    >>> step = lambda ids, state, constants: (tf.gather(bigrams, ids), state)
+    >>> found = beam_search(step, tf.zeros([1, 1]), start=0, end=2, beam_width=2, max_length=4)
+    >>> found.ids[0].numpy().tolist(), found.lengths[0].numpy().tolist()
+    ([[2, 2], [1, 2]], [0, 1])
+    """
+    in_graph.check_count("beam_width", beam_width)
+    in_graph.check_count("max_length", max_length)
+    rules = Rules(int(end), min_length, no_repeat_ngram, constraint)
+    inputs = {
+        "state": state,
+        "constants": constants,
+        "start": tf.cast(start, tf.int32),
+        "width": in_graph.positive("beam_width", beam_width),
+        "longest": in_graph.positive("max_length", max_length),
+        "length_penalty": tf.cast(length_penalty, tf.float32),
+        "prefix": None if prefix is None else tf.cast(prefix, tf.int32),
+        "memory_mask": memory_mask,
+    }
+    covers = tf.is_tensor(coverage_penalty) or coverage_penalty != 0
+    if covers:
+        if not tf.is_tensor(coverage_penalty) and coverage_penalty < 0:
+            raise ValueError(f"coverage_penalty is {coverage_penalty}, expected 0 or more.")
+        inputs["coverage_penalty"] = tf.cast(coverage_penalty, tf.float32)
+    return Decoded(*in_graph.call(_search, step, rules, inputs))
+
+
+class _Hypotheses(NamedTuple):
+    """Rows of hypotheses `[B, K, ...]`, alive or ended."""
+
+    ids: Any  # [B, K, T]
+    scores: Any  # [B, K]: log p while alive, the final score when ended
+    lengths: Any  # [B, K]
+    path: Any  # [B, K, T]: in which row of the beam each step's alignments are
+    cover: Any  # [B, K, S]: sum of the alignments, or [B, K, 0]
+
+    def take(self, index):
+        """Those at `index [B, K']`."""
+        return _Hypotheses(*(tf.gather(a, index, axis=1, batch_dims=1) for a in self))
+
+    def joined(self, other):
+        return _Hypotheses(*(tf.concat(pair, axis=1) for pair in zip(self, other)))
+
+    def best(self, count):
+        _, index = tf.math.top_k(self.scores, count)
+        return self.take(index)
+
+    def where(self, condition, other):
+        """These where `condition [B]`, else others."""
+        wide = lambda a: tf.reshape(condition, [-1] + (a.shape.rank - 1) * [1])
+        return _Hypotheses(*(tf.where(wide(a), a, b) for a, b in zip(self, other)))
+
+
+def _search(step, rules, inputs):
+    """The search as a graph: the fields of `Decoded`."""
+    return _Search(step, rules, inputs).run()
+
+
+class _Search:
+    """One beam search: what is the same for all its steps, and the loop."""
+
+    def __init__(self, step, rules, inputs):
+        self.step, self.rules = step, rules
+        self.K, self.T = inputs["width"], inputs["longest"]
+        self.prefix, self.mask = inputs["prefix"], inputs["memory_mask"]
+        self.length_weight = inputs["length_penalty"]
+        self.cover_weight = inputs.get("coverage_penalty")
+        state, constants = inputs["state"], inputs["constants"]
+        self.B = in_graph.batch_of(state, constants, inputs["start"])
+        self.start = tf.broadcast_to(inputs["start"], [self.B])
+        # One step by itself shows the sizes of what it gives.
+        shown, _, self.shown = in_graph.one_step(step, self.start, state, constants)
+        self.V = shown.shape[-1]
+        in_graph.check_tokens(self.V, inputs["start"], rules.end)
+        if self.cover_weight is not None and not self.shown:
+            raise ValueError(
+                "coverage_penalty was given to a search whose step gives no alignments: leave it "
+                "out, or let the step give them as a third result."
+            )
+        repeated = lambda a: in_graph.rows_repeated(a, self.K)
+        self.constants = tf.nest.map_structure(repeated, constants)
+        self.state = tf.nest.map_structure(repeated, state)
+
+    def run(self):
+        B, K, T = self.B, self.K, self.T
+        covers = self.cover_weight is not None
+        none = tf.fill([B, K], -math.inf)
+        empty = _Hypotheses(
+            ids=tf.fill([B, K, T], self.rules.end),
+            scores=none,
+            lengths=tf.zeros([B, K], tf.int32),
+            path=tf.zeros([B, K, T if self.shown else 0], tf.int32),
+            cover=tf.zeros([B, K, tf.shape(self.shown[0])[-1] if covers else 0]),
+        )
+        # At first there is one hypothesis, in the first row; the other rows would only repeat it.
+        alive = empty._replace(scores=tf.where(tf.range(K) == 0, 0.0, none))
+        stores = [tf.TensorArray(a.dtype, T, element_shape=[None, None]) for a in self.shown]
+        loop = (tf.constant(0), alive, empty, tf.repeat(self.start, K), tf.zeros([B], tf.bool))
+        loop = (*loop, stores)
+        carry = (loop, self.state)
+        (t, alive, ended, _, done, stores), _ = tf.while_loop(
+            lambda loop, state: (loop[0] < T) & ~tf.reduce_all(loop[4]),
+            self.body,
+            carry,
+            shape_invariants=in_graph.invariants(carry),
+        )
+        # Those that have not ended compete as they are, in the rows that were not done.
+        scores = self.final_scores(alive.scores, alive.cover, tf.cast(T, tf.float32))
+        alive = alive._replace(
+            scores=tf.where(done[:, None], -math.inf, scores), lengths=tf.fill([B, K], T)
+        )
+        best = ended.joined(alive).best(K)
+        return self.result(best, t, stores)
+
+    def body(self, loop, state):
+        t, alive, ended, last, done, stores = loop
+        B, K, V = self.B, self.K, self.V
+        scores, new, alignments = in_graph.one_step(self.step, last, state, self.constants)
+        scores = tf.reshape(scores, [B, K, V])
+        stores = [store.write(t, a) for store, a in zip(stores, alignments, strict=True)]
+        cover = alive.cover
+        if self.cover_weight is not None:
+            cover += tf.reshape(tf.cast(alignments[0], tf.float32), tf.shape(cover))
+        scores = self.rules(scores, alive.ids, t, self.prefix)
+
+        # The candidates, the best first: twice as many as go on, since half of them may end.
+        totals = tf.reshape(alive.scores[..., None] + scores, [B, K * V])
+        totals, index = tf.math.top_k(totals, 2 * K)
+        parents, tokens = index // V, index % V
+        now = tf.range(self.T) == t
+        candidates = alive._replace(cover=cover).take(parents)
+        candidates = candidates._replace(
+            ids=tf.where(now, tokens[..., None], candidates.ids),
+            path=tf.where(now, parents[..., None], candidates.path) if self.shown else candidates.path,
+            scores=totals,
+        )
+        ends = tokens == self.rules.end
+        finals = self.final_scores(totals, candidates.cover, tf.cast(t + 1, tf.float32))
+        counts = ends & (tf.range(2 * K) < K)
+        finals = tf.where(counts, finals, -math.inf)
+        finished = candidates._replace(scores=finals, lengths=tf.fill([B, 2 * K], t))
+        ended = ended.where(done, ended.joined(finished).best(K))
+
+        _, index = tf.math.top_k(tf.where(ends, -math.inf, totals), K)
+        alive = candidates._replace(scores=tf.where(ends, -math.inf, totals)).take(index)
+        parents = tf.gather(parents, index, axis=1, batch_dims=1)
+        last = tf.reshape(tf.gather(tokens, index, axis=1, batch_dims=1), [-1])
+        new = tf.nest.map_structure(lambda a: in_graph.rows_taken(a, parents), new)
+        done |= self.cannot_improve(alive.scores[:, 0], ended.scores[:, -1], t + 1)
+        return (t + 1, alive, ended, last, done, stores), in_graph.as_shaped(new, state)
+
+    def final_scores(self, log_p, cover, length):
+        """The scores of hypotheses of this length, the end token included."""
+        scores = log_p / self.penalty(length)
+        if self.cover_weight is None:
+            return scores
+        logs = tf.math.log(tf.clip_by_value(cover, 1e-10, 1.0))
+        if self.mask is not None:
+            logs = tf.where(self.mask[:, None], logs, 0.0)
+        return scores + self.cover_weight * tf.reduce_sum(logs, axis=-1)
+
+    def penalty(self, length):
+        return ((5.0 + length) / 6.0) ** self.length_weight
+
+    def cannot_improve(self, best, worst, length):
+        """Whether the best that goes on, of this length, can beat the worst that has ended.
+
+        Log-probabilities only fall, and a negative one scores best under the largest penalty that
+        is to come, at one end of the lengths that are left. The coverage adds nothing above 0.
+        """
+        lengths = tf.cast(tf.stack([tf.minimum(length + 1, self.T), self.T]), tf.float32)
+        largest = tf.reduce_max(self.penalty(lengths))
+        return (best / largest <= worst) | tf.math.is_inf(best)
+
+    def result(self, best, steps, stores):
+        """The fields of `Decoded`, as long as the longest hypothesis."""
+        exists = tf.math.is_finite(best.scores)
+        lengths = tf.where(exists, best.lengths, 0)
+        shown = tf.minimum(tf.reduce_max(lengths) + 1, steps)
+        at = tf.range(shown)
+        ids = tf.where(at < lengths[..., None], best.ids[..., :shown], self.rules.end)
+        if not stores:
+            return ids, lengths, best.scores, None
+        real = (at <= lengths[..., None]) & exists[..., None]
+        found = []
+        for store in stores:
+            rows = store.gather(at)  # [T, N, S]
+            rows = tf.reshape(rows, [shown, self.B, self.K, tf.shape(rows)[-1]])
+            rows = tf.transpose(rows, [1, 0, 2, 3])
+            path = tf.transpose(best.path[..., :shown], [0, 2, 1])
+            rows = tf.gather(rows, path, axis=2, batch_dims=2)  # [B, T, K, S]
+            rows = tf.transpose(rows, [0, 2, 1, 3])
+            found.append(tf.where(real[..., None], rows, tf.zeros_like(rows)))
+        return ids, lengths, best.scores, found[0] if len(found) == 1 else found
