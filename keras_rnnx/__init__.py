@@ -9,6 +9,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from keras_rnnx import attention
+from keras_rnnx import seq2seq
 from keras_rnnx.attention import AttentionCell
 from keras_rnnx.cells import CellSpec
 from keras_rnnx.cells import Weight

@@ -89,7 +89,7 @@ class AttentionCell(Cell):
     (TensorShape([2, 5, 10]), TensorShape([2, 5, 7]))
     """
 
-    optional_constants = ("memory_mask",)
+    optional_constants = ("memory_mask", "keys")
 
     def __init__(
         self,
@@ -251,6 +251,8 @@ class AttentionCell(Cell):
         """The memories and masks of a call as lists, checked, one for each attention."""
         given, count = dict(given), len(self.attention)
         listed = lambda one: list(one) if isinstance(one, (list, tuple)) else [one]
+        if given.get("memory") is None:
+            raise ValueError(f'{self.name} got no memory: pass constants={{"memory": ...}}.')
         memories = [tf.convert_to_tensor(m) for m in listed(given["memory"])]
         masks = listed(given.get("memory_mask"))
         masks = len(memories) * [None] if masks == [None] else masks
@@ -273,33 +275,42 @@ class AttentionCell(Cell):
         more = {"keys": listed(given["keys"])} if given.get("keys") is not None else {}
         return {**given, "memory": memories, "memory_mask": masks, **more}
 
-    def with_keys(self, constants):
-        """The constants with what is made of the memory once, for steps one by one.
-
-        Each call of a single step would otherwise make the keys again.
-        """
+    def begin_steps(self, states, constants):
+        """States as wide as the memory, and constants with the keys, which no step makes again."""
         given = self.take_constants(constants, None)
-        cast = lambda memory: tf.cast(memory, self.compute_dtype)
+        cast = lambda a: tf.cast(a, self.compute_dtype)
         given["memory"] = [cast(memory) for memory in given["memory"]]
-        _, ready, _ = self.spec.enter(self.tensors(), given, (), None, None, False)
-        found = [ready.get("keys" + suffix) for suffix in self.spec.suffixes]
-        memories = [ready["memory" + suffix] for suffix in self.spec.suffixes]
-        return {**given, "memory": memories, "keys": found}
+        states = tuple(map(cast, self.complete_states(states)))
+        _, ready, states = self.spec.enter(self.tensors(), given, states, None, None, False)
+        listed = lambda name: [ready.get(name + suffix) for suffix in self.spec.suffixes]
+        return states, {**given, "memory": listed("memory"), "keys": listed("keys")}
 
-    def complete_states(self, states, batch):
-        """All states, where those of the cell only are given."""
-        if len(states) == len(self.cell.state_size):
-            states = [*states, *self.get_initial_state(batch_size=batch)[len(states) :]]
-        return states
+    def one_step(self, inputs, states, constants):
+        spec = dataclasses.replace(self.regularized(training=False), return_alignments=True)
+        (output, *alignments), states = self._step(spec, inputs, states, constants)
+        return output, states, alignments
+
+    @property
+    def least_states(self):
+        return len(self.cell.state_size)
+
+    def complete_states(self, states):
+        if len(states) != self.least_states:
+            return states
+        batch = states[0].shape[0] or tf.shape(states[0])[0]
+        return [*states, *self._own_states(batch, states[0].dtype)]
 
     def get_initial_state(self, inputs=None, batch_size=None, dtype=None):
         """Zeros; those as wide as a memory have no width yet and get it in the call."""
         if batch_size is None and inputs is not None:
             batch_size = tf.shape(inputs)[0]
         inside = self.cell.get_initial_state(batch_size=batch_size, dtype=dtype)
-        sizes = self.state_size[len(inside) :]
-        zeros = lambda size: tf.zeros([batch_size, size or 0], dtype or self.compute_dtype)
-        return [*inside, *map(zeros, sizes)]
+        return [*inside, *self._own_states(batch_size, dtype or self.compute_dtype)]
+
+    def _own_states(self, batch, dtype):
+        """The states beside those of the cell, zeros."""
+        sizes = self.state_size[self.least_states :]
+        return [tf.zeros([batch, size or 0], dtype) for size in sizes]
 
     def get_config(self):
         write = keras.saving.serialize_keras_object

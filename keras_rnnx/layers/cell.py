@@ -141,7 +141,12 @@ class Cell(keras.layers.Layer):
         """The constants of a call, checked; here as they came."""
         return given
 
-    def complete_states(self, states, batch):
+    @property
+    def least_states(self):
+        """How many states a sequence begins with at least: here all."""
+        return len(self.state_size)
+
+    def complete_states(self, states):
         """All states, where a cell may begin with a part of them; here as they came."""
         return states
 
@@ -205,17 +210,28 @@ class Cell(keras.layers.Layer):
             )
         nested = isinstance(states, (list, tuple))
         states = list(states) if nested else [states]
-        spec, weights = self.regularized(training=False), self.tensors()
+        output, states = self._step(self.regularized(training=False), inputs, states, constants)
+        return output, list(states) if nested else states[0]
+
+    def begin_steps(self, states, constants):
+        """All states before the first of single steps, and what these get: `(states, constants)`."""
+        return self.complete_states(states), {}
+
+    def one_step(self, inputs, states, constants):
+        """`(output, states, alignments)` of one step, alignments being a list of `[B, S]`."""
+        return *self._step(self.regularized(training=False), inputs, states, constants), []
+
+    def _step(self, spec, inputs, states, constants):
+        weights = self.tensors()
         x = tf.cast(inputs, self.compute_dtype)
-        cast = lambda a: tf.cast(a, x.dtype) if a.dtype.is_floating else a
+        cast = lambda a: tf.cast(a, x.dtype) if a is not None and a.dtype.is_floating else a
         given = self.take_constants(constants or {}, x.shape[0])
-        given = keras.tree.map_structure(lambda a: a if a is None else cast(a), given)
-        _, constants, states = spec.enter(weights, given, states, None, 1, compiled=False)
+        given = keras.tree.map_structure(cast, given)
+        _, constants, states = spec.enter(weights, given, tuple(states), None, 1, False)
         x = spec.project(weights, x)
         prepared = {n: tf.cast(w, x.dtype) for n, w in spec.prepare(weights).items()}
         product = Products(prepared, constants, states)
-        output, states = spec.step(prepared, product, x, tuple(states), constants)
-        return output, list(states) if nested else states[0]
+        return spec.step(prepared, product, x, tuple(states), constants)
 
     def get_initial_state(self, inputs=None, batch_size=None, dtype=None):
         """Zeros, one per state. `inputs` and `dtype` are Keras 2's way to ask."""

@@ -96,15 +96,28 @@ class Recurrent(SequenceLayer):
         """Zeros, or what the cell's own `get_initial_state` says: a list of the states."""
         return cell_states(self.cell, batch_size)
 
-    def complete_states(self, states, batch):
-        """The states as a list, all of them where a cell may begin with a part of them."""
-        states = list(states)
+    def _by_cell(self, function, states):
+        """`function(cell, its states)` for each cell of this package, in the form of the states."""
+        of = lambda cell, own: function(cell, list(own)) if isinstance(cell, Cell) else own
         if self._is_stack:
-            return [
-                cell.complete_states(list(own), batch) if isinstance(cell, Cell) else own
-                for cell, own in zip(self.cells, states)
-            ]
-        return self.cell.complete_states(states, batch) if isinstance(self.cell, Cell) else states
+            return [of(cell, own) for cell, own in zip(self.cells, states)]
+        return of(self.cell, list(states))
+
+    def complete_states(self, states):
+        """The states as a list, all of them where a cell may begin with a part of them."""
+        return self._by_cell(lambda cell, own: cell.complete_states(own), states)
+
+    def sizes_to_start(self, states):
+        """The sizes that these initial states should have, where a cell may begin with a part."""
+        if not isinstance(states, (list, tuple)) or len(states) != len(self.state_size):
+            if self._is_stack or not isinstance(states, (list, tuple)):
+                return self.state_size
+        least = lambda cell, own: (
+            cell.state_size[: cell.least_states]
+            if len(own) == cell.least_states
+            else list(cell.state_size)
+        )
+        return self._by_cell(least, states)
 
     def initial_states(self, batch):
         """The states before the first step, to start `step` with: a list, `[B, U]` each."""

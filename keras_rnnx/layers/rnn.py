@@ -159,9 +159,8 @@ class RNN(Recurrent):
                 if one is not None and hasattr(one, "shape"):
                     checks.mask(self, tuple(one.shape), shape)
         if initial_state is not None:
-            if not self._is_stack and isinstance(initial_state, (list, tuple)):
-                initial_state = self.complete_states(initial_state, shape[0])
-            checks.initial_state(self, initial_state, self.state_size, shape[0])
+            sizes = self.sizes_to_start(initial_state)
+            checks.initial_state(self, initial_state, sizes, shape[0])
 
     def call(
         self,
@@ -188,7 +187,7 @@ class RNN(Recurrent):
                     "`step` with states of your own."
                 )
             nested = isinstance(initial_state, (list, tuple))
-            states = self.complete_states(initial_state if nested else [initial_state], batch)
+            states = self.complete_states(initial_state if nested else [initial_state])
         elif carried is not None:
             states = carried.read(self, batch)
         else:
@@ -260,8 +259,7 @@ class RNN(Recurrent):
             shape = map_shapes(lambda s: (s[0], None, *s[1:]), shapes_of(x))
             self.build(shape, constants_shape=shapes_of(constants) if constants else None)
         x = keras.tree.map_structure(lambda a: tf.convert_to_tensor(a)[:, None], x)
-        states = self.complete_states(states, keras.tree.flatten(x)[0].shape[0])
-        return self._run(x, states, None, training, None, constants, last_only=True)
+        return self._run(x, self.complete_states(states), None, training, None, constants, last_only=True)
 
     def plan(self, training=False, eager=False, cell=None, resets=False):
         """How a call runs, and why: a `Plan` with `backend`, `saves` and `reasons`.

@@ -1,0 +1,58 @@
+"""The ways of decoding by name, with their options as a dict."""
+
+import inspect
+
+import tensorflow as tf
+
+from keras_rnnx.seq2seq.generate import as_seed
+from keras_rnnx.seq2seq.generate import greedy_search
+from keras_rnnx.seq2seq.generate import sample
+from keras_rnnx.seq2seq.search import Decoded
+from keras_rnnx.seq2seq.search import beam_search
+
+METHODS = {"beam": beam_search, "greedy": greedy_search, "sample": sample}
+OF_MODEL = ("start", "end", "memory_mask")  # what the model knows by itself
+FIXED = ("method", "min_length", "no_repeat_ngram", "constraint")  # part of the graph
+
+
+def checked(options):
+    """The options, refused where they are none of their method."""
+    method = options.get("method", "beam")
+    if method not in METHODS:
+        raise ValueError(
+            f"method is {method!r}, expected one of {', '.join(map(repr, METHODS))}."
+        )
+    parameters = inspect.signature(METHODS[method]).parameters.values()
+    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - set(OF_MODEL)
+    unknown = sorted(set(options) - known - {"method"})
+    if unknown:
+        raise ValueError(
+            f"Decoding got {', '.join(unknown)}, expected options of {METHODS[method].__name__}: "
+            f"{', '.join(sorted(known))}."
+        )
+    for name in ("beam_width", "max_length", "num_samples", "top_k"):
+        value = options.get(name)
+        if value is not None and not tf.is_tensor(value):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}, expected an integer of 1 or more.")
+    return dict(options)
+
+
+def split(options):
+    """`(fixed, numbers)`: what makes another graph, hashable, and what a graph takes as tensors."""
+    fixed = tuple((name, options[name]) for name in FIXED if name in options)
+    numbers = {n: v for n, v in options.items() if n not in FIXED and v is not None}
+    if not tf.is_tensor(numbers.get("coverage_penalty")) and not numbers.get("coverage_penalty"):
+        numbers.pop("coverage_penalty", None)  # the accumulated alignments are then not needed
+    if options.get("method") == "sample":
+        numbers["seed"] = as_seed(options.get("seed"))
+    return fixed, {name: tf.convert_to_tensor(value) for name, value in numbers.items()}
+
+
+def run(step, state, constants, fixed, numbers, tokens, memory_mask):
+    """Decode in the way that the options say."""
+    options = {**dict(fixed), **numbers, **tokens}
+    method = options.pop("method", "beam")
+    if method == "beam" and "coverage_penalty" in options:
+        options["memory_mask"] = memory_mask
+    return METHODS[method](step, state, constants, **options)
