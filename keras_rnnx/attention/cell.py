@@ -9,11 +9,9 @@ from keras_rnnx.attention.scores import Attention
 from keras_rnnx.attention.spec import AllSteps
 from keras_rnnx.attention.spec import AttentionSpec
 from keras_rnnx.cells import Around
-from keras_rnnx.engine import run
 from keras_rnnx.layers import Cell
 from keras_rnnx.layers import checks
 
-LARGEST = 2**25  # numbers, 128 MiB, that all steps of additive attention may be compared in
 NOISE = (
     "dropout",
     "recurrent_dropout",
@@ -149,46 +147,21 @@ class AttentionCell(Cell):
         inside = self.cell.regularized(training)
         return dataclasses.replace(self.spec, spec=inside, training=bool(training))
 
-    @property
     def recurrence(self):
         content = not any(attention.state_names for attention in self.attention)
         if content and self.query == "output" and not self.input_feeding:
             return self.cell
         return self
 
-    def after(self, output, given, plan):
+    def after(self, output, given):
         """The outputs for those of the cell inside, `[T, B, U]`, or `[B, U]` of one step."""
         if output.shape.rank == 2:
-            return keras.tree.map_structure(
-                lambda a: a[0], self.after(output[None], given, plan)
-            )
-        spec, weights = self.spec, self.tensors()
-        prepared = spec.prepare(weights)
-
-        def at_once():
-            _, constants, _ = spec.enter(weights, given, (), None, None, False)
-            cast = {name: tf.cast(w, output.dtype) for name, w in prepared.items()}
-            return spec.after(cast, AllSteps(cast, constants), output, constants)
-
-        def step_by_step():
-            way = plan._replace(backend="compiled") if plan.backend == "cudnn" else plan
-            compiled = way.backend == "compiled"
-            _, constants, _ = spec.enter(weights, given, (), None, None, compiled)
-            nothing = (tf.zeros([tf.shape(output)[1], 1], output.dtype),)
-            result, _ = run(spec.after_step, output, prepared, nothing, constants, plan=way)
-            return spec.leave(given, result, ())[0]
-
-        # What is made at once is compared in `units` numbers for each step and position.
-        units = max((a.units or 0) if a.is_additive else 0 for a in self.attention)
-        if not units:
-            return at_once()
-        T, B = (known or tf.shape(output)[k] for k, known in enumerate(output.shape[:2]))
-        S = given["memory"][0].shape[1] or tf.shape(given["memory"][0])[1]
-        rows = LARGEST // units
-        small = T * B * S <= rows
-        if isinstance(small, bool):
-            return at_once() if small else step_by_step()
-        return tf.cond(small, at_once, step_by_step)
+            return keras.tree.map_structure(lambda a: a[0], self.after(output[None], given))
+        weights = self.tensors()
+        _, constants, _ = self.spec.enter(weights, given, (), None, None, False)
+        prepared = self.spec.prepare(weights)
+        prepared = {name: tf.cast(w, output.dtype) for name, w in prepared.items()}
+        return self.spec.after(prepared, AllSteps(prepared, constants), output, constants)
 
     # -- Keras -------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_rnnx.attention.alignment import Monotonic
 from keras_rnnx.attention.alignment import hardmax
 from keras_rnnx.attention.alignment import softmax
+from keras_rnnx.attention.additive import additive
 from keras_rnnx.cells import Weight
 from keras_rnnx.cells import affine
 
@@ -49,11 +50,6 @@ class Attention(abc.ABC):
     @property
     def is_monotonic(self):
         return isinstance(self.alignment, Monotonic)
-
-    @property
-    def is_additive(self):
-        """Whether scores go through a layer of `units`."""
-        return False
 
     @property
     def state_names(self):
@@ -113,16 +109,6 @@ class Attention(abc.ABC):
         if not self.is_monotonic:
             return {}
         return {"score_bias": keras.initializers.Constant(self.alignment.score_bias)}
-
-
-def _additive(v, keys, q, *more):
-    """`v . tanh(keys + q + ...)`: `[..., B, S]` from `q [..., B, A]`, the rest `[B, S, A]`."""
-    z = keys + q[..., None, :]
-    for term in more:
-        z += term
-    z = tf.tanh(z)
-    sizes = [known or tf.shape(z)[k] for k, known in enumerate(z.shape)]
-    return tf.reshape(tf.matmul(tf.reshape(z, [-1, sizes[-1]]), v[:, None]), sizes[:-1])
 
 
 def _positive(name, value):
@@ -201,17 +187,13 @@ class LuongAttention(Attention):
     def starts(self):
         return self._alignment_starts()
 
-    @property
-    def is_additive(self):
-        return self.score == "concat"
-
     def keys(self, weights, memory):
         return None if self.score == "dot" else affine(memory, weights["memory_kernel"])
 
     def scores(self, weights, product, query, constants, kept):
         if self.score == "concat":
             q = product("query_kernel", query)
-            s = _additive(weights["attention_v"], constants["keys"], q)
+            s = additive(weights["attention_v"], constants["keys"], q)
         else:
             s = product("memory" if self.score == "dot" else "keys", query, transpose=True)
         return weights["score_scale"] * s if self.scale else s
@@ -264,10 +246,6 @@ class BahdanauAttention(Attention):
         self._check_alignment()
 
     @property
-    def is_additive(self):
-        return True
-
-    @property
     def state_names(self):
         return (*super().state_names, *(("total",) if self.coverage else ()))
 
@@ -304,7 +282,7 @@ class BahdanauAttention(Attention):
     def scores(self, weights, product, query, constants, kept):
         more = self.seen(weights, kept)
         q = product("query_kernel", query)
-        return _additive(weights["attention_v"], constants["keys"], q, *more)
+        return additive(weights["attention_v"], constants["keys"], q, *more)
 
     def seen(self, weights, kept):
         """What is added for the alignments before, `[B, S, A]` each."""

@@ -215,10 +215,6 @@ class AttentionSpec(Around):
         context, alignments, _ = self._attend(weights, product, h, constants, (), ())
         return self._output(h, self._vector(product, h, context), alignments)
 
-    def after_step(self, weights, product, h, states, constants):
-        """`after` as a step of the engine, which has states."""
-        return self.after(weights, product, h, constants), states
-
     def _attend(self, weights, product, query, constants, kept, noise):
         noise, contexts, alignments, new = iter(noise), [], [], []
         for attention, suffix in zip(self.attentions, self.suffixes):

@@ -131,10 +131,9 @@ class Cell(keras.layers.Layer):
         fields = [field.name for field in dataclasses.fields(self.spec_class)]
         return self.spec_class(**{name: getattr(self, name) for name in fields})
 
-    @property
     def recurrence(self):
         """The cell whose loop this is: another one, where the rest needs no state and so is
-        computed for all steps at once, by `after(output, constants, plan)`."""
+        computed for all steps at once, by `after(output, constants)`."""
         return self
 
     def take_constants(self, given, batch):

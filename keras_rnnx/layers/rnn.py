@@ -286,7 +286,7 @@ class RNN(Recurrent):
             no_cudnn=next((reason for reason in cudnn if reason is not None), None),
             linear=foreign is None
             and not resets
-            and any(isinstance(c.recurrence.regularized(training), LinearSpec) for c in cells),
+            and any(isinstance(c.recurrence().regularized(training), LinearSpec) for c in cells),
         )
 
     def no_cudnn(self, cell, training, eager=True, resets=False):

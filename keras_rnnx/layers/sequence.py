@@ -112,7 +112,7 @@ class _Run:
     def own(self, x, states):
         """A cell of this package: noise, projection, engine."""
         cell, plan, mask = self.cell, self.plan, self.mask
-        if cell.recurrence is not cell:
+        if cell.recurrence() is not cell:
             return self._in_two(x, states)
         spec, weights, seed = (
             cell.regularized(self.training),
@@ -173,11 +173,11 @@ class _Run:
         """A cell whose recurrence is that of another one: that, and then the rest of all steps."""
         cell, mask, options = self.cell, self.mask, self.options
         given, checkpointed = self.constants, self.plan.backward.checkpointed
-        inside = _Run(cell.recurrence, self.plan, self.training, mask, self.reset, given, options)
+        inside = _Run(cell.recurrence(), self.plan, self.training, mask, self.reset, given, options)
         output, last = inside.own(x, states)
         turn = not options["last_only"] and checkpointed
         swap = engine.swap_time_and_batch if turn else lambda a: a
-        output = keras.tree.map_structure(swap, cell.after(swap(output), given, self.plan))
+        output = keras.tree.map_structure(swap, cell.after(swap(output), given))
         if mask is not None:
             # Before the first real step there is no output yet, of which something was made.
             axis = 1 if checkpointed else 0
@@ -249,7 +249,7 @@ def no_cudnn(cell, training, **options):
     """Why cuDNN cannot compute this cell, or None. options: those of the layer that count."""
     if not isinstance(cell, Cell):
         return f"cuDNN computes LSTM and GRU, not {type(cell).__name__}."
-    cell = cell.recurrence
+    cell = cell.recurrence()
     spec = cell.regularized(training)
     if cell.acts("dropout", training) and cell.dropout_mode == "gates":
         return "The layer drops inputs gate by gate, and cuDNN has one input for all gates."

@@ -17,3 +17,5 @@ from keras_rnnx.seq2seq.scheduled import InverseSigmoidDecay
 from keras_rnnx.seq2seq.scheduled import ScheduledSampling
 from keras_rnnx.seq2seq.search import Decoded
 from keras_rnnx.seq2seq.search import beam_search
+from keras_rnnx.seq2seq.text import DecodedText
+from keras_rnnx.seq2seq.text import Translator

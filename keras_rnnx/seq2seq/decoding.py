@@ -15,15 +15,24 @@ OF_MODEL = ("start", "end", "memory_mask")  # what the model knows by itself
 FIXED = ("method", "min_length", "no_repeat_ngram", "constraint")  # part of the graph
 
 
+def merged(defaults, options):
+    """The options, and those defaults that their method knows."""
+    method = options.get("method", defaults.get("method", "beam"))
+    known = _known(method)
+    return checked({**{n: v for n, v in defaults.items() if n in known}, **options, "method": method})
+
+
+def _known(method):
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}, expected one of {', '.join(map(repr, METHODS))}.")
+    parameters = inspect.signature(METHODS[method]).parameters.values()
+    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - set(OF_MODEL)
+
+
 def checked(options):
     """The options, refused where they are none of their method."""
     method = options.get("method", "beam")
-    if method not in METHODS:
-        raise ValueError(
-            f"method is {method!r}, expected one of {', '.join(map(repr, METHODS))}."
-        )
-    parameters = inspect.signature(METHODS[method]).parameters.values()
-    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - set(OF_MODEL)
+    known = _known(method)
     unknown = sorted(set(options) - known - {"method"})
     if unknown:
         raise ValueError(

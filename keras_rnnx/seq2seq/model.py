@@ -138,6 +138,13 @@ class Seq2Seq(keras.Model):
         started = self.bridge.start(sizes, first(memory), first(mask), states)
         return Encoded(memory, mask, started)
 
+    def begin(self, source):
+        """`(encoded, state, constants)`: what the decoder's `step` starts with, for inference."""
+        if not self.decoder.built:
+            self(source)
+        encoded = self.encode(source, training=False)
+        return encoded, *self.decoder.begin(encoded.states, encoded.memory, encoded.mask)
+
     def call(self, inputs, training=None):
         if not isinstance(inputs, Pair):
             first = keras.tree.flatten(inputs)[0]
@@ -181,8 +188,7 @@ class Seq2Seq(keras.Model):
 
     def _with_own(self, source, inputs):
         """The inputs, some of them what the decoder gave itself."""
-        encoded = self.encode(source, training=False)
-        state, constants = self.decoder.begin(encoded.states, encoded.memory, encoded.mask)
+        _, state, constants = self.begin(source)
         rate = self.scheduled_sampling.at(self.optimizer.iterations)
         seed = tf.cast(self.seed_generator.next(), tf.int32)
         step = self.decoder.step
@@ -198,18 +204,24 @@ class Seq2Seq(keras.Model):
         """
         if self.decoder.vocabulary_size is None:
             raise ValueError(f"{self.name} has a decoder of numbers: use `rollout`.")
-        options = ways.checked({**self._decoding, **options})
+        options = ways.merged(self._decoding, options)
         fixed, numbers = ways.split(options)
-        source = keras.tree.map_structure(tf.convert_to_tensor, source)
+        source = self._as_source(source)
         found = in_graph.call(_decode, self, fixed, {"source": source, "numbers": numbers})
         return ways.Decoded(*found)
+
+    def _as_source(self, source):
+        source = keras.tree.map_structure(tf.convert_to_tensor, source)
+        if not self.decoder.built:  # weights are not made within the graph of a loop
+            self(keras.tree.map_structure(lambda a: a[:1], source))
+        return source
 
     def rollout(self, source, steps):
         """The frames `[B, steps, features]` of a decoder of numbers, each made from the last."""
         if self.decoder.vocabulary_size is not None:
             raise ValueError(f"{self.name} has a decoder of ids: use `decode`.")
         in_graph.check_count("steps", steps)
-        source = keras.tree.map_structure(tf.convert_to_tensor, source)
+        source = self._as_source(source)
         steps = in_graph.positive("steps", steps)
         return in_graph.call(_rollout, self, (), {"source": source, "steps": steps})
 
@@ -251,16 +263,14 @@ class Seq2Seq(keras.Model):
 
     def _remember(self, inputs):
         if self._built_for is None:
-            describe = lambda a: {"shape": [None, *a.shape[1:]], "dtype": str(a.dtype)}
+            dtype = lambda a: keras.backend.standardize_dtype(a.dtype)
+            describe = lambda a: {"shape": [None, *a.shape[1:]], "dtype": dtype(a)}
             described = [describe(a) for a in keras.tree.flatten(inputs.source)]
             structure = keras.tree.map_structure(lambda _: 0, inputs.source)
             self._built_for = {"source": described, "structure": structure}
 
     def get_build_config(self):
-        if self._built_for is None:
-            return None
-        read = lambda spec: {**spec, "dtype": keras.backend.standardize_dtype(spec["dtype"])}
-        return {**self._built_for, "source": [read(spec) for spec in self._built_for["source"]]}
+        return self._built_for
 
     def build_from_config(self, config):
         flat = [keras.KerasTensor(tuple(s["shape"]), s["dtype"]) for s in config["source"]]
@@ -294,8 +304,7 @@ PARTS = ("encoder", "decoder", "bridge", "scheduled_sampling")
 
 
 def _decode(model, fixed, inputs):
-    encoded = model.encode(inputs["source"], training=False)
-    state, constants = model.decoder.begin(encoded.states, encoded.memory, encoded.mask)
+    encoded, state, constants = model.begin(inputs["source"])
     mask = encoded.mask[0] if isinstance(encoded.mask, (list, tuple)) else encoded.mask
     return ways.run(
         model.decoder.step,
@@ -309,8 +318,7 @@ def _decode(model, fixed, inputs):
 
 
 def _rollout(model, fixed, inputs):
-    encoded = model.encode(inputs["source"], training=False)
-    state, constants = model.decoder.begin(encoded.states, encoded.memory, encoded.mask)
+    encoded, state, constants = model.begin(inputs["source"])
     first = model._first_inputs(tf.shape(encoded.states[0][0])[0])
     T = inputs["steps"]
 

@@ -1,0 +1,79 @@
+"""The scores of additive attention, of one step or of all, in bounded memory.
+
+Axes: T steps, B batch, S memory positions, A units.
+"""
+
+import tensorflow as tf
+
+LARGEST = 2**25  # numbers, 128 MiB: steps are compared in as many chunks as that takes
+
+
+def additive(v, keys, q, *more):
+    """`v . tanh(keys + q + ...)`: `[..., B, S]` from `q [..., B, A]`, the rest `[B, S, A]`."""
+    if q.shape.rank == 3:
+        return _all_steps(v, keys, q)
+    z = keys + q[:, None]
+    for term in more:
+        z += term
+    return _times(tf.tanh(z), v)
+
+
+def _times(t, v):
+    """`t [..., A] @ v [A]`, as one product of a matrix, which is faster than a sum over an axis."""
+    sizes = [known or tf.shape(t)[k] for k, known in enumerate(t.shape)]
+    return tf.reshape(tf.matmul(tf.reshape(t, [-1, sizes[-1]]), v[:, None]), sizes[:-1])
+
+
+def _all_steps(v, keys, q):
+    """All steps, `[T, B, S]`: what they are compared in, `[T, B, S, A]`, is not kept but made
+    again for the gradient."""
+    T = q.shape[0] or tf.shape(q)[0]
+    sizes = [known or tf.shape(keys)[k] for k, known in enumerate(keys.shape)]
+    size = LARGEST // (sizes[0] * sizes[1] * sizes[2])
+    size = max(1, size) if isinstance(size, int) else tf.maximum(size, 1)
+
+    @tf.custom_gradient
+    def compare(v, keys, q):
+        def one(k):
+            return (_times(tf.tanh(keys + q[k : k + size, :, None]), v),), ()
+
+        (scores,), _ = _in_chunks(one, T, size, (), q.dtype)
+
+        def grad(d):
+            def back(k, d_v, d_keys):
+                t = tf.tanh(keys + q[k : k + size, :, None])
+                part = d[k : k + size]
+                dz = part[..., None] * v * (1 - t * t)
+                flat = tf.reshape(t, [-1, t.shape[-1]])
+                d_v += tf.linalg.matvec(flat, tf.reshape(part, [-1]), transpose_a=True)
+                d_keys += tf.reduce_sum(dz, axis=0)
+                return (tf.reduce_sum(dz, axis=2),), (d_v, d_keys)
+
+            start = (tf.zeros_like(v), tf.zeros_like(keys))
+            (d_q,), (d_v, d_keys) = _in_chunks(back, T, size, start, q.dtype)
+            return d_v, d_keys, tf.ensure_shape(d_q, q.shape)
+
+        return tf.ensure_shape(scores, [q.shape[0], *keys.shape[:2]]), grad
+
+    return compare(v, keys, q)
+
+
+def _in_chunks(function, T, size, carry, dtype):
+    """`function(k, *carry) -> (parts, carry)` for k = 0, size, 2 size, ...: parts put together."""
+    if isinstance(T, int) and isinstance(size, int):
+        found = []
+        for k in range(0, T, size):
+            parts, carry = function(k, *carry)
+            found.append(parts)
+        return [tf.concat(parts, axis=0) for parts in zip(*found)], carry
+    chunks = -(-T // size)
+    array = tf.TensorArray(dtype, chunks, infer_shape=False)
+
+    def body(i, array, *carry):
+        (part,), carry = function(i * size, *carry)
+        return i + 1, array.write(i, part), *carry
+
+    _, array, *carry = tf.while_loop(
+        lambda i, *_: i < chunks, body, (tf.constant(0), array, *carry)
+    )
+    return [array.concat()], tuple(carry)
