@@ -61,6 +61,16 @@ class Encoder(keras.layers.Layer):
         self.drop = keras.layers.Dropout(dropout)
         self.supports_masking = True
 
+    def build(self, source_shape):
+        shape = tuple(source_shape)
+        if self.embedding is not None:
+            self.embedding.build(shape)
+            shape = (*shape[:2], self.embedding_size)
+        if not self.layer.built:
+            self.layer.build(shape)
+            self.layer.built = True
+        self.built = True
+
     def call(self, source, training=None):
         x = source if self.embedding is None else self.embedding(source)
         memory, *states = self.layer(self.drop(x, training=training), training=training)

@@ -3,6 +3,7 @@
 Axes: as in `keras_rnnx.seq2seq.search`.
 """
 
+import functools
 import weakref
 
 import tensorflow as tf
@@ -26,7 +27,9 @@ def call(search, step, fixed, inputs):
     if key not in graphs:
         # The graph must not keep its own key alive, so it refers to the step weakly.
         found = weakref.ref(step) if function is None else weakref.WeakMethod(step)
-        run = lambda inputs: search(found(), fixed, inputs)
+        # A partial is an object of its own: TensorFlow counts retraces by code, which all share.
+        run = functools.partial(lambda inputs: search(found(), fixed, inputs))
+        run.__name__ = search.__name__
         graphs[key] = tf.function(run, autograph=False, reduce_retracing=True)
     return graphs[key](inputs)
 
