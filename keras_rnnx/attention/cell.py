@@ -258,9 +258,9 @@ class AttentionCell(Cell):
         listed = lambda name: [ready.get(name + suffix) for suffix in self.spec.suffixes]
         return states, {**given, "memory": listed("memory"), "keys": listed("keys")}
 
-    def one_step(self, inputs, states, constants):
+    def one_step(self, inputs, states, constants, ready=None):
         spec = dataclasses.replace(self.regularized(training=False), return_alignments=True)
-        (output, *alignments), states = self._step(spec, inputs, states, constants)
+        (output, *alignments), states = self._step(spec, inputs, states, constants, ready)
         return output, states, alignments
 
     @property

@@ -216,19 +216,26 @@ class Cell(keras.layers.Layer):
         """All states before the first of single steps, and what these get: `(states, constants)`."""
         return self.complete_states(states), {}
 
-    def one_step(self, inputs, states, constants):
-        """`(output, states, alignments)` of one step, alignments being a list of `[B, S]`."""
-        return *self._step(self.regularized(training=False), inputs, states, constants), []
-
-    def _step(self, spec, inputs, states, constants):
+    def ready(self):
+        """What single steps make of the weights, for `one_step`: once for many steps."""
         weights = self.tensors()
+        cast = lambda w: tf.cast(w, self.compute_dtype) if w.dtype.is_floating else w
+        prepared = self.regularized(training=False).prepare(weights)
+        return [{name: cast(w) for name, w in named.items()} for named in (weights, prepared)]
+
+    def one_step(self, inputs, states, constants, ready=None):
+        """`(output, states, alignments)` of one step, alignments being a list of `[B, S]`."""
+        spec = self.regularized(training=False)
+        return *self._step(spec, inputs, states, constants, ready), []
+
+    def _step(self, spec, inputs, states, constants, ready=None):
+        weights, prepared = self.ready() if ready is None else ready
         x = tf.cast(inputs, self.compute_dtype)
         cast = lambda a: tf.cast(a, x.dtype) if a is not None and a.dtype.is_floating else a
         given = self.take_constants(constants or {}, x.shape[0])
         given = keras.tree.map_structure(cast, given)
         _, constants, states = spec.enter(weights, given, tuple(states), None, 1, False)
         x = spec.project(weights, x)
-        prepared = {n: tf.cast(w, x.dtype) for n, w in spec.prepare(weights).items()}
         product = Products(prepared, constants, states)
         return spec.step(prepared, product, x, tuple(states), constants)
 

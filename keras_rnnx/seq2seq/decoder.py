@@ -176,17 +176,26 @@ class Decoder(keras.layers.Layer):
 
         It is the step function of `keras_rnnx.seq2seq.beam_search`.
         """
-        x = inputs if self.embedding is None else self.embedding(inputs)
-        found, alignments = [], []
-        for cell, own, given in zip(self.cells, state, constants, strict=True):
-            if isinstance(cell, Cell):
-                x, own, shown = cell.one_step(x, own, given)
-                alignments.extend(shown)
-            else:
-                x, own = cell(x, own)
-            found.append(list(own))
-        logits = self.logits(x)
-        return (logits, found, alignments) if alignments else (logits, found)
+        return self.steps()(inputs, state, constants)
+
+    def steps(self):
+        """`step` as a function that makes what it can of the weights once, for a loop."""
+        ready = [cell.ready() if isinstance(cell, Cell) else None for cell in self.cells]
+
+        def step(inputs, state, constants):
+            x = inputs if self.embedding is None else self.embedding(inputs)
+            found, alignments = [], []
+            for cell, own, given, mine in zip(self.cells, state, constants, ready, strict=True):
+                if isinstance(cell, Cell):
+                    x, own, shown = cell.one_step(x, own, given, mine)
+                    alignments.extend(shown)
+                else:
+                    x, own = cell(x, own)
+                found.append(list(own))
+            logits = self.logits(x)
+            return (logits, found, alignments) if alignments else (logits, found)
+
+        return step
 
     def get_config(self):
         return {

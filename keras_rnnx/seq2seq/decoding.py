@@ -12,7 +12,8 @@ from keras_rnnx.seq2seq.search import beam_search
 
 METHODS = {"beam": beam_search, "greedy": greedy_search, "sample": sample}
 OF_MODEL = ("start", "end", "memory_mask")  # what the model knows by itself
-FIXED = ("method", "min_length", "no_repeat_ngram", "constraint")  # part of the graph
+FIXED = ("method", "min_length", "no_repeat_ngram", "constraint", "jit_compile")
+SHAPES = ("beam_width", "max_length", "num_samples")  # XLA wants to know them
 
 
 def merged(defaults, options):
@@ -49,8 +50,9 @@ def checked(options):
 
 def split(options):
     """`(fixed, numbers)`: what makes another graph, hashable, and what a graph takes as tensors."""
-    fixed = tuple((name, options[name]) for name in FIXED if name in options)
-    numbers = {n: v for n, v in options.items() if n not in FIXED and v is not None}
+    constant = (*FIXED, *(SHAPES if options.get("jit_compile") else ()))
+    fixed = tuple((name, options[name]) for name in constant if name in options)
+    numbers = {n: v for n, v in options.items() if n not in constant and v is not None}
     if not tf.is_tensor(numbers.get("coverage_penalty")) and not numbers.get("coverage_penalty"):
         numbers.pop("coverage_penalty", None)  # the accumulated alignments are then not needed
     if options.get("method") == "sample":

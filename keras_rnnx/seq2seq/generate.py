@@ -25,12 +25,13 @@ def greedy_search(
     no_repeat_ngram=0,
     prefix=None,
     constraint=None,
+    jit_compile=False,
 ):
     """The most probable token, again and again, until the end token.
 
     Args:
         step, state, constants, start, end, max_length, min_length, no_repeat_ngram, prefix,
-        constraint: as those of `beam_search`.
+        constraint, jit_compile: as those of `beam_search`.
 
     Returns:
         A `Decoded` with one hypothesis for each sample; its score is its log-probability.
@@ -48,8 +49,8 @@ def greedy_search(
     [1, 2]
     """
     rules = Rules(int(end), min_length, no_repeat_ngram, constraint)
-    inputs = _inputs(state, constants, start, max_length, prefix)
-    return Decoded(*in_graph.call(_greedy, step, rules, inputs))
+    inputs = _inputs(state, constants, start, max_length, prefix, jit_compile)
+    return in_graph.shortened(in_graph.call(_greedy, step, rules, inputs, jit_compile))
 
 
 def sample(
@@ -69,6 +70,7 @@ def sample(
     no_repeat_ngram=0,
     prefix=None,
     constraint=None,
+    jit_compile=False,
 ):
     """Sequences drawn token after token from what the model expects.
 
@@ -82,7 +84,7 @@ def sample(
         seed: an int, or `[2]` integers: the same seed draws the same. None draws a new one from
             Keras' generator.
         step, state, constants, start, end, max_length, min_length, no_repeat_ngram, prefix,
-        constraint: as those of `beam_search`.
+        constraint, jit_compile: as those of `beam_search`.
 
     num_samples, temperature, top_k and top_p may be scalar tensors.
 
@@ -112,16 +114,16 @@ def sample(
     if top_p is not None and not tf.is_tensor(top_p) and not 0 <= top_p <= 1:
         raise ValueError(f"top_p is {top_p}, expected a number from 0 to 1, or None.")
     rules = Rules(int(end), min_length, no_repeat_ngram, constraint)
-    inputs = _inputs(state, constants, start, max_length, prefix)
+    inputs = _inputs(state, constants, start, max_length, prefix, jit_compile)
     optional = lambda value, dtype: None if value is None else tf.cast(value, dtype)
     inputs |= {
-        "samples": in_graph.positive("num_samples", num_samples),
+        "samples": in_graph.number("num_samples", num_samples, jit_compile),
         "temperature": tf.cast(temperature, tf.float32),
         "top_k": optional(top_k, tf.int32),
         "top_p": optional(top_p, tf.float32),
         "seed": as_seed(seed),
     }
-    return Decoded(*in_graph.call(_sample, step, rules, inputs))
+    return in_graph.shortened(in_graph.call(_sample, step, rules, inputs, jit_compile))
 
 
 def as_seed(seed):
@@ -132,20 +134,20 @@ def as_seed(seed):
     return seed if seed.shape.rank == 1 else tf.stack([seed, 0])
 
 
-def _inputs(state, constants, start, max_length, prefix):
+def _inputs(state, constants, start, max_length, prefix, jit_compile):
     in_graph.check_count("max_length", max_length)
     return {
         "state": state,
         "constants": constants,
         "start": tf.cast(start, tf.int32),
-        "longest": in_graph.positive("max_length", max_length),
+        "longest": in_graph.number("max_length", max_length, jit_compile),
         "prefix": None if prefix is None else tf.cast(prefix, tf.int32),
     }
 
 
 def _greedy(step, rules, inputs):
     choose = lambda scores, t: tf.argmax(scores, axis=-1, output_type=tf.int32)
-    return _generate(step, rules, {**inputs, "samples": tf.constant(1)}, choose)
+    return _generate(step, rules, {**inputs, "samples": 1}, choose)
 
 
 def _sample(step, rules, inputs):
@@ -179,13 +181,14 @@ def _generate(step, rules, inputs, choose):
     shown, _, alignments = in_graph.one_step(step, start, state, constants)
     V = shown.shape[-1]
     in_graph.check_tokens(V, inputs["start"], rules.end)
+    keep = in_graph.Stores(alignments, B * K, T)
     repeated = lambda a: in_graph.rows_repeated(a, K)
     constants, state = tf.nest.map_structure(repeated, (constants, state))
 
     def body(loop, state):
         t, ids, last, total, length, done, stores = loop
         scores, new, found = in_graph.one_step(step, tf.reshape(last, [-1]), state, constants)
-        stores = [store.write(t, a) for store, a in zip(stores, found, strict=True)]
+        stores = keep.write(stores, t, found)
         allowed = rules(tf.reshape(scores, [B, K, V]), ids, t, inputs["prefix"])
         token = tf.where(done, rules.end, choose(allowed, t))
         chosen = tf.gather(allowed, token, axis=2, batch_dims=2)
@@ -203,7 +206,7 @@ def _generate(step, rules, inputs, choose):
         tf.zeros([B, K]),
         zeros,
         zeros > 0,
-        [tf.TensorArray(a.dtype, T, element_shape=[None, None]) for a in alignments],
+        keep.start(),
     )
     carry = (loop, state)
     (t, ids, _, total, length, _, stores), _ = tf.while_loop(
@@ -212,11 +215,9 @@ def _generate(step, rules, inputs, choose):
         carry,
         shape_invariants=in_graph.invariants(carry),
     )
+    real = (tf.range(T) <= length[..., None])[..., None]
     found = []
-    for store in stores:
-        rows = store.gather(tf.range(t))  # [T, N, S]
-        rows = tf.reshape(tf.transpose(rows, [1, 0, 2]), [B, K, t, tf.shape(rows)[-1]])
-        real = (tf.range(t) <= length[..., None])[..., None]
+    for rows in keep.stack(stores):  # [T, N, S]
+        rows = tf.reshape(tf.transpose(rows, [1, 0, 2]), [B, K, T, tf.shape(rows)[-1]])
         found.append(tf.where(real, rows, tf.zeros_like(rows)))
-    alignments = None if not found else found[0] if len(found) == 1 else found
-    return ids[..., :t], length, total, alignments
+    return Decoded(ids, length, total, in_graph.one_or_list(found))

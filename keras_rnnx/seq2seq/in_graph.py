@@ -8,30 +8,77 @@ import weakref
 
 import tensorflow as tf
 
+from keras_rnnx.engine import is_enclosed
+
 _functions = weakref.WeakKeyDictionary()  # of the owners of step functions
 
 
-def call(search, step, fixed, inputs):
+def call(search, step, fixed, inputs, jit_compile=False):
     """`search(step, fixed, inputs)`; called eagerly, as a graph that is kept as long as the step.
 
-    fixed: hashable, part of the graph. inputs: tree of tensors.
+    fixed: hashable, part of the graph. inputs: tree of tensors. jit_compile: whether XLA compiles
+    the graph, anew for every shape; numbers in `inputs` that give shapes are then Python's.
     """
     if not tf.executing_eagerly():
         return search(step, fixed, inputs)
+    options = {"autograph": False, "jit_compile": jit_compile or None}
     owner, function = getattr(step, "__self__", step), getattr(step, "__func__", None)
     try:
         graphs = _functions.setdefault(owner, {})
     except TypeError:  # a callable that cannot be referred to weakly, such as a partial
-        return tf.function(lambda inputs: search(step, fixed, inputs), autograph=False)(inputs)
-    key = (search, function, fixed)
+        return tf.function(lambda inputs: search(step, fixed, inputs), **options)(inputs)
+    key = (search, function, fixed, jit_compile)
     if key not in graphs:
         # The graph must not keep its own key alive, so it refers to the step weakly.
         found = weakref.ref(step) if function is None else weakref.WeakMethod(step)
         # A partial is an object of its own: TensorFlow counts retraces by code, which all share.
         run = functools.partial(lambda inputs: search(found(), fixed, inputs))
         run.__name__ = search.__name__
-        graphs[key] = tf.function(run, autograph=False, reduce_retracing=True)
+        graphs[key] = tf.function(run, reduce_retracing=not jit_compile, **options)
     return graphs[key](inputs)
+
+
+class Stores:
+    """What steps give beside tokens, `[N, S]` each, kept for all steps: `[T, N, S]` each.
+
+    What a loop carries is `start()`, `write(...)` of it, and so on; what is never written is 0.
+    """
+
+    def __init__(self, shown, rows, steps):
+        """shown: what a step of any number of rows gave. rows: N."""
+        self.dtypes = [a.dtype for a in shown]
+        self.static = [tf.TensorShape([None, *a.shape[1:]]) for a in shown]
+        sizes = [a.shape[1] or tf.shape(a)[1] for a in shown]
+        self.shapes = [tf.stack([rows, size]) for size in sizes]
+        self.steps = steps
+
+    def start(self):
+        return [
+            tf.raw_ops.TensorListReserve(
+                element_shape=shape, num_elements=self.steps, element_dtype=dtype
+            )
+            for shape, dtype in zip(self.shapes, self.dtypes)
+        ]
+
+    def write(self, handles, t, values):
+        pairs = zip(handles, values, strict=True)
+        return [tf.raw_ops.TensorListSetItem(input_handle=h, index=t, item=v) for h, v in pairs]
+
+    def stack(self, handles):
+        return [
+            tf.ensure_shape(
+                tf.raw_ops.TensorListStack(
+                    input_handle=handle,
+                    element_shape=shape,
+                    element_dtype=dtype,
+                    num_elements=self.steps if isinstance(self.steps, int) else -1,
+                ),
+                [None, *static],
+            )
+            for handle, shape, dtype, static in zip(
+                handles, self.shapes, self.dtypes, self.static
+            )
+        ]
 
 
 def one_step(step, ids, state, constants):
@@ -56,10 +103,36 @@ def check_count(name, value):
 
 def positive(name, value):
     """A number as a tensor, refused below 1 when the graph runs."""
+    if not tf.is_tensor(value):
+        return tf.constant(value)
     value = tf.cast(value, tf.int32)
     checked = tf.debugging.assert_positive(value, f"{name} is below 1, expected 1 or more.")
     with tf.control_dependencies([] if checked is None else [checked]):
         return tf.identity(value)
+
+
+def number(name, value, jit_compile):
+    """A number that gives a shape: a tensor, or with XLA, which wants to know it, an int."""
+    if not jit_compile:
+        return positive(name, value)
+    if tf.is_tensor(value):
+        raise ValueError(f"{name} is a tensor, expected an int with jit_compile=True.")
+    return value
+
+
+def one_or_list(found):
+    return None if not found else found[0] if len(found) == 1 else found
+
+
+def shortened(decoded):
+    """A `Decoded` of all steps, as long as its longest hypothesis with its end token; under XLA,
+    which has no shape that depends on a result, as it is."""
+    if is_enclosed():
+        return decoded
+    longest = tf.minimum(tf.reduce_max(decoded.lengths) + 1, tf.shape(decoded.ids)[-1])
+    cut = lambda a: None if a is None else a[:, :, :longest]
+    alignments = tf.nest.map_structure(cut, decoded.alignments)
+    return decoded._replace(ids=cut(decoded.ids), alignments=alignments)
 
 
 def check_tokens(vocabulary, start, end):
@@ -107,8 +180,8 @@ def invariants(carry):
     """The shapes that a loop's carry keeps: every leading axis may be of any size."""
 
     def shape(a):
-        if isinstance(a, tf.TensorArray):
-            return tf.TensorShape(None)
+        if isinstance(a, tf.TensorArray) or a.dtype == tf.variant:
+            return tf.TensorShape(None if isinstance(a, tf.TensorArray) else [])
         return tf.TensorShape([None] * min(a.shape.rank, 3) + a.shape[3:])
 
     def of_state(a):

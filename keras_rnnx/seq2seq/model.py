@@ -191,7 +191,7 @@ class Seq2Seq(keras.Model):
         _, state, constants = self.begin(source)
         rate = self.scheduled_sampling.at(self.optimizer.iterations)
         seed = tf.cast(self.seed_generator.next(), tf.int32)
-        step = self.decoder.step
+        step = self.decoder.steps()
         return self.scheduled_sampling.mix(step, state, constants, inputs, rate, seed)
 
     # -- decoding ----------------------------------------------------------------------------
@@ -200,15 +200,16 @@ class Seq2Seq(keras.Model):
         """The best targets for a source, as a `Decoded`; in one loop of the graph.
 
         options: as `decoding` of the model, which they go before: `method`, `beam_width`,
-            `max_length`, penalties and so on, each call anew. Numbers may be scalar tensors.
+            `max_length`, penalties and so on, each call anew. Numbers may be scalar
+            tensors.
         """
         if self.decoder.vocabulary_size is None:
             raise ValueError(f"{self.name} has a decoder of numbers: use `rollout`.")
         options = ways.merged(self._decoding, options)
         fixed, numbers = ways.split(options)
-        source = self._as_source(source)
-        found = in_graph.call(_decode, self, fixed, {"source": source, "numbers": numbers})
-        return ways.Decoded(*found)
+        inputs = {"source": self._as_source(source), "numbers": numbers}
+        jit_compile = bool(options.get("jit_compile"))
+        return in_graph.shortened(in_graph.call(_decode, self, fixed, inputs, jit_compile))
 
     def _as_source(self, source):
         source = keras.tree.map_structure(tf.convert_to_tensor, source)
@@ -310,7 +311,7 @@ def _decode(model, fixed, inputs):
     encoded, state, constants = model.begin(inputs["source"])
     mask = encoded.mask[0] if isinstance(encoded.mask, (list, tuple)) else encoded.mask
     return ways.run(
-        model.decoder.step,
+        model.decoder.steps(),
         state,
         constants,
         fixed,
@@ -323,11 +324,11 @@ def _decode(model, fixed, inputs):
 def _rollout(model, fixed, inputs):
     encoded, state, constants = model.begin(inputs["source"])
     first = model._first_inputs(tf.shape(encoded.states[0][0])[0])
-    T = inputs["steps"]
+    T, step = inputs["steps"], model.decoder.steps()
 
     def body(loop, state):
         t, frame, frames = loop
-        frame, new, *_ = model.decoder.step(frame, state, constants)
+        frame, new, *_ = step(frame, state, constants)
         return (t + 1, frame, frames.write(t, frame)), in_graph.as_shaped(new, state)
 
     frames = tf.TensorArray(first.dtype, T, element_shape=[None, model.decoder.features])

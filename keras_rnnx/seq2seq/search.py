@@ -51,6 +51,7 @@ def beam_search(
     prefix=None,
     constraint=None,
     memory_mask=None,
+    jit_compile=False,
 ):
     """The most probable sequences of a model that is asked for one token after the other.
 
@@ -86,6 +87,9 @@ def beam_search(
             have shorter ones.
         constraint: object that lowers the scores of next tokens, see `BannedTokens`.
         memory_mask: `[B, S]` booleans for the coverage penalty, or None.
+        jit_compile: compile the search with XLA, where it is called eagerly: several times as fast,
+            and compiled anew, for seconds, for each shape and each beam_width and max_length, which
+            then are ints. For many batches of one shape.
 
     Returns:
         A `Decoded`. T is the longest length that occurs in it.
@@ -111,8 +115,8 @@ def beam_search(
         "state": state,
         "constants": constants,
         "start": tf.cast(start, tf.int32),
-        "width": in_graph.positive("beam_width", beam_width),
-        "longest": in_graph.positive("max_length", max_length),
+        "width": in_graph.number("beam_width", beam_width, jit_compile),
+        "longest": in_graph.number("max_length", max_length, jit_compile),
         "length_penalty": tf.cast(length_penalty, tf.float32),
         "prefix": None if prefix is None else tf.cast(prefix, tf.int32),
         "memory_mask": memory_mask,
@@ -122,7 +126,7 @@ def beam_search(
         if not tf.is_tensor(coverage_penalty) and coverage_penalty < 0:
             raise ValueError(f"coverage_penalty is {coverage_penalty}, expected 0 or more.")
         inputs["coverage_penalty"] = tf.cast(coverage_penalty, tf.float32)
-    return Decoded(*in_graph.call(_search, step, rules, inputs))
+    return in_graph.shortened(in_graph.call(_search, step, rules, inputs, jit_compile))
 
 
 class _Hypotheses(NamedTuple):
@@ -177,6 +181,11 @@ class _Search:
                 "coverage_penalty was given to a search whose step gives no alignments: leave it "
                 "out, or let the step give them as a third result."
             )
+        self.stores = in_graph.Stores(self.shown, self.B * self.K, self.T)
+        # Penalties by length, and the largest of those that are to come.
+        lengths = tf.range(self.T + 1)
+        self.penalties = ((5.0 + tf.cast(lengths, tf.float32)) / 6.0) ** self.length_weight
+        self.largest = tf.maximum(self.penalties, self.penalties[-1])
         repeated = lambda a: in_graph.rows_repeated(a, self.K)
         self.constants = tf.nest.map_structure(repeated, constants)
         self.state = tf.nest.map_structure(repeated, state)
@@ -194,30 +203,28 @@ class _Search:
         )
         # At first there is one hypothesis, in the first row; the other rows would only repeat it.
         alive = empty._replace(scores=tf.where(tf.range(K) == 0, 0.0, none))
-        stores = [tf.TensorArray(a.dtype, T, element_shape=[None, None]) for a in self.shown]
-        loop = (tf.constant(0), alive, empty, tf.repeat(self.start, K), tf.zeros([B], tf.bool))
-        loop = (*loop, stores)
+        loop = (tf.constant(0), alive, empty, in_graph.rows_repeated(self.start, K))
+        loop = (*loop, tf.zeros([B], tf.bool), self.stores.start())
         carry = (loop, self.state)
-        (t, alive, ended, _, done, stores), _ = tf.while_loop(
+        (_, alive, ended, _, done, stores), _ = tf.while_loop(
             lambda loop, state: (loop[0] < T) & ~tf.reduce_all(loop[4]),
             self.body,
             carry,
             shape_invariants=in_graph.invariants(carry),
         )
         # Those that have not ended compete as they are, in the rows that were not done.
-        scores = self.final_scores(alive.scores, alive.cover, tf.cast(T, tf.float32))
+        scores = self.final_scores(alive.scores, alive.cover, T)
         alive = alive._replace(
             scores=tf.where(done[:, None], -math.inf, scores), lengths=tf.fill([B, K], T)
         )
-        best = ended.joined(alive).best(K)
-        return self.result(best, t, stores)
+        return self.result(ended.joined(alive).best(K), self.stores.stack(stores))
 
     def body(self, loop, state):
         t, alive, ended, last, done, stores = loop
         B, K, V = self.B, self.K, self.V
         scores, new, alignments = in_graph.one_step(self.step, last, state, self.constants)
         scores = tf.reshape(scores, [B, K, V])
-        stores = [store.write(t, a) for store, a in zip(stores, alignments, strict=True)]
+        stores = self.stores.write(stores, t, alignments)
         cover = alive.cover
         if self.cover_weight is not None:
             cover += tf.reshape(tf.cast(alignments[0], tf.float32), tf.shape(cover))
@@ -235,7 +242,7 @@ class _Search:
             scores=totals,
         )
         ends = tokens == self.rules.end
-        finals = self.final_scores(totals, candidates.cover, tf.cast(t + 1, tf.float32))
+        finals = self.final_scores(totals, candidates.cover, t + 1)
         counts = ends & (tf.range(2 * K) < K)
         finals = tf.where(counts, finals, -math.inf)
         finished = candidates._replace(scores=finals, lengths=tf.fill([B, 2 * K], t))
@@ -251,7 +258,7 @@ class _Search:
 
     def final_scores(self, log_p, cover, length):
         """The scores of hypotheses of this length, the end token included."""
-        scores = log_p / self.penalty(length)
+        scores = log_p / self.penalties[length]
         if self.cover_weight is None:
             return scores
         logs = tf.math.log(tf.clip_by_value(cover, 1e-10, 1.0))
@@ -259,36 +266,27 @@ class _Search:
             logs = tf.where(self.mask[:, None], logs, 0.0)
         return scores + self.cover_weight * tf.reduce_sum(logs, axis=-1)
 
-    def penalty(self, length):
-        return ((5.0 + length) / 6.0) ** self.length_weight
-
     def cannot_improve(self, best, worst, length):
         """Whether the best that goes on, of this length, can beat the worst that has ended.
 
         Log-probabilities only fall, and a negative one scores best under the largest penalty that
         is to come, at one end of the lengths that are left. The coverage adds nothing above 0.
         """
-        lengths = tf.cast(tf.stack([tf.minimum(length + 1, self.T), self.T]), tf.float32)
-        largest = tf.reduce_max(self.penalty(lengths))
+        largest = self.largest[tf.minimum(length + 1, self.T)]
         return (best / largest <= worst) | tf.math.is_inf(best)
 
-    def result(self, best, steps, stores):
-        """The fields of `Decoded`, as long as the longest hypothesis."""
+    def result(self, best, stores):
+        """The fields of `Decoded`, for all T steps."""
         exists = tf.math.is_finite(best.scores)
         lengths = tf.where(exists, best.lengths, 0)
-        shown = tf.minimum(tf.reduce_max(lengths) + 1, steps)
-        at = tf.range(shown)
-        ids = tf.where(at < lengths[..., None], best.ids[..., :shown], self.rules.end)
-        if not stores:
-            return ids, lengths, best.scores, None
+        at = tf.range(self.T)
+        ids = tf.where(at < lengths[..., None], best.ids, self.rules.end)
         real = (at <= lengths[..., None]) & exists[..., None]
+        path = tf.transpose(best.path, [0, 2, 1])  # [B, T, K]
         found = []
-        for store in stores:
-            rows = store.gather(at)  # [T, N, S]
-            rows = tf.reshape(rows, [shown, self.B, self.K, tf.shape(rows)[-1]])
-            rows = tf.transpose(rows, [1, 0, 2, 3])
-            path = tf.transpose(best.path[..., :shown], [0, 2, 1])
-            rows = tf.gather(rows, path, axis=2, batch_dims=2)  # [B, T, K, S]
-            rows = tf.transpose(rows, [0, 2, 1, 3])
+        for rows in stores:  # [T, N, S]
+            rows = tf.reshape(rows, [self.T, self.B, self.K, tf.shape(rows)[-1]])
+            rows = tf.gather(tf.transpose(rows, [1, 0, 2, 3]), path, axis=2, batch_dims=2)
+            rows = tf.transpose(rows, [0, 2, 1, 3])  # [B, K, T, S]
             found.append(tf.where(real[..., None], rows, tf.zeros_like(rows)))
-        return ids, lengths, best.scores, found[0] if len(found) == 1 else found
+        return Decoded(ids, lengths, best.scores, in_graph.one_or_list(found))
