@@ -4,8 +4,9 @@
 
 Training: forward and backward over a target, gradients of weights, input and memory; beside
 `keras.layers.RNN` with a cell of one's own under XLA, which computes the same numbers.
-Beam search: `Seq2Seq.decode`, one loop in the graph, beside a Python loop over compiled single steps
-that encodes once and carries its state, with the same hypotheses.
+Beam search: `Seq2Seq.decode`, one loop in the graph, as stock operations and compiled with XLA,
+beside a Python loop over compiled single steps that encodes once and carries its state, with the
+same hypotheses.
 
 Prints milliseconds, medians of rounds in which both take turns, and their ratio.
 
@@ -177,7 +178,7 @@ class PythonBeam:
 
 
 def compare_beams(B):
-    """Milliseconds of a beam search: (Python loop, ours)."""
+    """Milliseconds of a beam search: (Python loop, ours, ours with XLA)."""
     rnn = keras_rnnx.GRU(U, return_sequences=True, return_state=True)
     cell = keras_rnnx.AttentionCell(keras_rnnx.GRUCell(U), BahdanauAttention(A), attention_size=U)
     model = Seq2Seq(
@@ -187,13 +188,17 @@ def compare_beams(B):
         end=2,
     )
     source = tf.constant(np.random.default_rng(1).integers(3, VOCABULARY, (B, S)), tf.int32)
-    decode = lambda: model.decode(
-        source, beam_width=WIDTH, max_length=LONGEST, min_length=LONGEST
+    decode = lambda jit_compile: model.decode(
+        source,
+        beam_width=WIDTH,
+        max_length=LONGEST,
+        min_length=LONGEST,
+        jit_compile=jit_compile,
     ).ids.numpy()
-    decode()
-    loop = PythonBeam(model)
-    np.testing.assert_array_equal(loop(source)[0][:, 0], decode()[:, 0])
-    return take_turns([lambda: loop(source), decode])
+    loop, ways = PythonBeam(model), (lambda: decode(False), lambda: decode(True))
+    for way in ways:
+        np.testing.assert_array_equal(loop(source)[0][:, 0], way()[:, 0])
+    return take_turns([lambda: loop(source), *ways])
 
 
 def main():
@@ -207,10 +212,11 @@ def main():
                 row = f"{B:>4} {score:>9} {feeding!s:>8} {theirs:15.2f} {mine:8.2f}"
                 print(f"{row} {theirs / mine:6.2f}", flush=True)
     print(f"\nBeam search, width {WIDTH}, {LONGEST} tokens; ms a search, medians of {ROUNDS}")
-    print(f"{'B':>4} {'Python loop':>12} {'ours':>8} {'ratio':>6} {'tokens/s':>9}")
+    print(f"{'B':>4} {'Python loop':>12} {'ours':>8} {'ratio':>6} {'ours, XLA':>10} {'ratio':>6}")
     for B in (1, 16):
-        loop, mine = compare_beams(B)
-        print(f"{B:>4} {loop:12.1f} {mine:8.1f} {loop / mine:6.2f} {1e3 * B * LONGEST / mine:9.0f}")
+        loop, plain, xla = compare_beams(B)
+        row = f"{B:>4} {loop:12.1f} {plain:8.1f} {loop / plain:6.2f}"
+        print(f"{row} {xla:10.1f} {loop / xla:6.2f}")
 
 
 if __name__ == "__main__":

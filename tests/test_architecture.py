@@ -19,6 +19,8 @@ MAY_IMPORT = {
     "engine": {"cells", "engine"},
     "regularization": {"cells", "regularization"},
     "layers": {"cells", "engine", "regularization", "layers"},
+    "attention": {"cells", "engine", "regularization", "layers", "attention"},
+    "seq2seq": {"engine", "layers", "seq2seq"},
     "data": {"data"},
     "datasets": {"datasets"},
     "monte_carlo": {"layers"},
@@ -32,7 +34,11 @@ SPECS = [
     for name in vars(keras_rnnx.cells)
     if name.endswith("Spec") and name not in ("CellSpec", "LinearSpec")
 ]
-PUBLIC = [name for name in keras_rnnx.__all__ if not name.startswith("__")]
+PUBLIC = {name: getattr(keras_rnnx, name) for name in keras_rnnx.__all__ if name[0] != "_"}
+# Rooms that have a name in public, and what is in them.
+ROOMS = (keras_rnnx.attention, keras_rnnx.seq2seq)
+for room_of in ROOMS:
+    PUBLIC |= {name: getattr(room_of, name) for name in room_of.__all__}
 
 
 def imports(path):
@@ -82,12 +88,20 @@ def test_files_hold_one_idea(path):
 def test_all_lists_what_is_public():
     shown = {name for name in vars(keras_rnnx) if not name.startswith("_")}
     modules = {n for n in shown if inspect.ismodule(getattr(keras_rnnx, n))}
-    assert shown - modules == set(PUBLIC)
+    assert shown - modules == {name for name in keras_rnnx.__all__ if name[0] != "_"}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("module", ROOMS, ids=lambda module: module.__name__)
+def test_rooms_list_what_is_public(module):
+    shown = {name: thing for name, thing in vars(module).items() if not name.startswith("_")}
+    assert {n for n, thing in shown.items() if not inspect.ismodule(thing)} == set(module.__all__)
+    assert module.__all__ == sorted(module.__all__)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_docstring_examples_run(name):
-    thing = getattr(keras_rnnx, name)
+    thing = PUBLIC[name]
     tests = doctest.DocTestFinder(recurse=False).find(thing, name, globs={})
     assert sum(len(test.examples) for test in tests) > 0, f"{name} has no example"
     for test in tests:
@@ -98,7 +112,7 @@ def test_docstring_examples_run(name):
 @pytest.mark.quick
 @pytest.mark.parametrize("name", PUBLIC)
 def test_layers_are_registered(name):
-    thing = getattr(keras_rnnx, name)
+    thing = PUBLIC[name]
     if inspect.isclass(thing) and hasattr(thing, "get_config"):
         assert keras.saving.get_registered_name(thing) == f"keras_rnnx>{name}"
 

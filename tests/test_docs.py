@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ["long_sequences.md", "regularization.md", "writing_a_cell.md"]
+PAGES = [
+    "coming_from_tensorflow_addons.md",
+    "long_sequences.md",
+    "regularization.md",
+    "sequence_to_sequence.md",
+    "writing_a_cell.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -179,3 +179,27 @@ class Monotonic:
     @classmethod
     def from_config(cls, config):
         return cls(**config)
+
+
+def coverage_loss(alignments):
+    """How much steps attend to what was attended to before: a penalty for summaries.
+
+        sum_t sum_s min(a[t, s], c[t, s])        c[t] = sum of a before t
+
+    See, Liu and Manning, "Get To The Point", ACL 2017 (arXiv:1704.04368).
+
+    Args:
+        alignments: `[B, T, S]`.
+
+    Returns:
+        `[B]`.
+
+    Example:
+
+    >>> from keras_rnnx.attention import coverage_loss
+    >>> coverage_loss([[[1.0, 0.0], [1.0, 0.0]]]).numpy().tolist()
+    [1.0]
+    """
+    a = tf.convert_to_tensor(alignments)
+    before = tf.cumsum(a, axis=1, exclusive=True)
+    return tf.reduce_sum(tf.minimum(a, before), axis=[1, 2])

@@ -5,22 +5,10 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from keras_rnnx.attention.scores import Attention
+from keras_rnnx.attention import checks
 from keras_rnnx.attention.spec import AllSteps
 from keras_rnnx.attention.spec import AttentionSpec
-from keras_rnnx.cells import Around
 from keras_rnnx.layers import Cell
-from keras_rnnx.layers import checks
-
-NOISE = (
-    "dropout",
-    "recurrent_dropout",
-    "dropout_mode",
-    "recurrent_dropout_mode",
-    "zoneout",
-    "weight_dropout",
-    "seed",
-)
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
@@ -48,8 +36,8 @@ class AttentionCell(Cell):
         attention_size: size of the attention vector a; None takes the contexts themselves.
         attention_activation: of the attention vector.
         query: `"output"` or `"state"`: what is compared with the memory.
-        output_mode: `"attention"`, `"cell"` or `"both"` side by side; None means `"attention"` with an
-            attention_size, else `"both"`.
+        output_mode: `"attention"`, `"cell"` or `"both"` side by side; None means `"attention"`
+            with an attention_size, else `"both"`.
         return_alignments: give the alignments of each attention beside the output.
         **kwargs: `kernel_initializer`, `bias_initializer`, regularizers and constraints of the
             weights of the attention; and those of `keras.layers.Layer`.
@@ -102,12 +90,9 @@ class AttentionCell(Cell):
         **kwargs,
     ):
         attentions = list(attention) if isinstance(attention, (list, tuple)) else [attention]
-        _check(cell, attentions, kwargs)
-        checks.one_of("query", query, ("output", "state"))
-        checks.one_of("output_mode", output_mode, (None, "attention", "cell", "both"))
-        checks.goes_with("input_feeding", input_feeding, "query", query == "output", True)
-        if attention_size is not None:
-            checks.positive("attention_size", attention_size)
+        checks.parts(cell, attentions, AttentionCell)
+        checks.no_noise(kwargs)
+        checks.options(query, input_feeding, output_mode, attention_size)
         output_mode = output_mode or ("attention" if attention_size else "both")
         arguments = {
             "cell": cell,
@@ -119,15 +104,11 @@ class AttentionCell(Cell):
             "output_mode": output_mode,
             "return_alignments": return_alignments,
         }
-        noise = {name: getattr(cell, name) for name in NOISE}
+        noise = {name: getattr(cell, name) for name in checks.NOISE}
         super().__init__(arguments, **noise, **kwargs)
-        self.arguments = tuple(name for name in self.arguments if name not in NOISE)
-        if self.spec.feed_size != 0 and not _affine(cell.spec):
-            raise ValueError(
-                f"{type(cell).__name__} cannot be fed with an attention: it does more with its "
-                'input than one product. Use input_feeding=False with query="output", or another '
-                'cell (with normalize=("recurrent", "state") for one with layer normalization).'
-            )
+        self.arguments = tuple(name for name in self.arguments if name not in checks.NOISE)
+        if self.recurrence() is self and self.spec.feed_size != 0:
+            checks.may_be_fed(cell)
 
     # -- the spec, which delegates to the cell inside ----------------------------------------
 
@@ -167,8 +148,7 @@ class AttentionCell(Cell):
 
     def build(self, input_shape, constants_shape=None):
         self.input_dim = input_shape[-1]
-        checks.known_features(self, input_shape)
-        sizes = self._memory_sizes(constants_shape)
+        sizes = checks.memory_sizes(self, constants_shape, len(self.attention))
         self.spec = dataclasses.replace(self.spec, memory_sizes=sizes)
         for attention, size in zip(self.attention, sizes):
             attention.check(self.spec.query_size, size)
@@ -193,25 +173,6 @@ class AttentionCell(Cell):
         }
         self.built = True
 
-    def _memory_sizes(self, shapes):
-        """The depth of the memory of each attention."""
-        if not isinstance(shapes, dict) or "memory" not in shapes:
-            raise ValueError(
-                f"{self.name} was built without a memory, whose depth its weights depend on. Call "
-                'the layer around it with constants={"memory": ...}, a tensor [B, S, M].'
-            )
-        memory = shapes["memory"]
-        several = isinstance(memory[0], (list, tuple))
-        sizes = [shape[-1] for shape in (memory if several else [memory])]
-        if len(sizes) == 1:
-            sizes *= len(self.attention)
-        if len(sizes) != len(self.attention) or None in sizes:
-            raise ValueError(
-                f"{self.name} got memories of depths {sizes}, expected {len(self.attention)} known "
-                "one(s), for as many attentions."
-            )
-        return tuple(sizes)
-
     def tensors(self):
         inside = self.cell.tensors()
         if self.spec.feed_size:
@@ -229,20 +190,12 @@ class AttentionCell(Cell):
         memories = [tf.convert_to_tensor(m) for m in listed(given["memory"])]
         masks = listed(given.get("memory_mask"))
         masks = len(memories) * [None] if masks == [None] else masks
-        if len(memories) not in (1, count) or len(masks) != len(memories):
-            raise ValueError(
-                f"{self.name} got {len(memories)} memories and {len(masks)} masks for {count} "
-                f"attention(s), expected one memory, or {count}, each with its mask or None."
-            )
+        checks.memories(self, memories, masks, count)
         for k, (memory, mask) in enumerate(zip(memories, masks)):
-            _check_memory(self, memory, self.spec.memory_sizes[k], batch)
+            checks.memory(self, memory, self.spec.memory_sizes[k], batch)
             if mask is not None:
-                masks[k] = mask = tf.cast(tf.convert_to_tensor(mask), tf.bool)
-                if not mask.shape.is_compatible_with(memory.shape[:2]):
-                    raise ValueError(
-                        f"{self.name} got a memory_mask of shape {tuple(mask.shape)} for a memory "
-                        f"of shape {tuple(memory.shape)}, expected its first two axes."
-                    )
+                masks[k] = tf.cast(tf.convert_to_tensor(mask), tf.bool)
+                checks.memory_mask(self, masks[k], memory)
         if len(memories) < count:
             memories, masks = count * memories, count * masks
         more = {"keys": listed(given["keys"])} if given.get("keys") is not None else {}
@@ -300,45 +253,3 @@ class AttentionCell(Cell):
         config["cell"] = read(config["cell"])
         config["attention"] = [read(attention) for attention in config["attention"]]
         return cls(**config)
-
-
-def _affine(spec):
-    while isinstance(spec, Around):
-        spec = spec.spec
-    return spec.affine_input
-
-
-def _check(cell, attentions, given):
-    """What an AttentionCell is made of."""
-    if not isinstance(cell, Cell) or isinstance(cell, AttentionCell):
-        raise TypeError(
-            f"AttentionCell got the cell {cell!r}, expected a cell of keras_rnnx, such as "
-            "keras_rnnx.GRUCell(64); a spec of your own becomes one by keras_rnnx.CustomCell."
-        )
-    for attention in attentions:
-        if not isinstance(attention, Attention):
-            raise TypeError(
-                f"AttentionCell got the attention {attention!r}, expected one of "
-                "keras_rnnx.attention, such as BahdanauAttention(64), or a list of them."
-            )
-    if not attentions:
-        raise ValueError("AttentionCell got no attention, expected one or more.")
-    noise = sorted(set(NOISE) & set(given))
-    if noise:
-        raise ValueError(
-            f"AttentionCell got {', '.join(noise)}, which belong to the cell inside: "
-            f"AttentionCell(GRUCell(64, {noise[0]}=...), ...)."
-        )
-
-
-def _check_memory(cell, memory, depth, batch):
-    """A memory `[B, S, M]` of the depth that the cell was built for and the batch of the input."""
-    shape = memory.shape
-    known = isinstance(batch, int) and shape.rank and shape[0] is not None
-    if shape.rank != 3 or shape[-1] != depth or (known and shape[0] != batch):
-        wanted = f"({batch if isinstance(batch, int) else 'batch'}, positions, {depth})"
-        raise ValueError(
-            f"{cell.name} got a memory of shape {tuple(shape)}, expected {wanted}: the batch of "
-            "the input, and the depth that the cell was built for. In beam search repeat the "
-            "memory for each beam."
-        )

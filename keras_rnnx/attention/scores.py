@@ -1,114 +1,19 @@
-"""Attentions: how a query is compared with the positions of a memory. Each is a frozen description.
+"""How a query is compared with the positions of a memory: each attention is a frozen description.
 
 Axes: B batch, S memory positions, M memory features, Q query features, A units of the comparison.
 More axes, T steps, may lead those of the query: the same lines serve one step and all at once.
 """
 
-import abc
 import dataclasses
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_rnnx.attention.alignment import Monotonic
-from keras_rnnx.attention.alignment import hardmax
-from keras_rnnx.attention.alignment import softmax
 from keras_rnnx.attention.additive import additive
+from keras_rnnx.attention.base import Attention
 from keras_rnnx.cells import Weight
 from keras_rnnx.cells import affine
-
-ALIGNMENTS = {"softmax": softmax, "hardmax": hardmax}
-
-
-@dataclasses.dataclass(frozen=True)
-class Attention(abc.ABC):
-    """Base of the attentions; equal settings make equal (and hashable) ones.
-
-        keys             = keys(weights, memory)                        once a sequence
-        prepared         = prepare(weights)                             once a sequence
-        s                = scores(prepared, product, query, keys, ...)  [B, S], every step
-        a                = the alignments of s: softmax, hardmax or monotonic
-        context          = product("memory", a)                         [B, M]
-
-    `product` and what it is for: see `keras_rnnx.CellSpec`. What a step knows of the ones before
-    it is in its states, `[B, S]` each, which begin as zeros.
-    """
-
-    def check(self, query_size, memory_size):
-        """Refuse sizes that do not go together; here none."""
-
-    @abc.abstractmethod
-    def weights(self, query_size, memory_size):
-        """The weights by name: `{name: Weight}`."""
-
-    @property
-    def starts(self):
-        """The initializers of weights that begin in a way of their own, by name."""
-        return {}
-
-    @property
-    def is_monotonic(self):
-        return isinstance(self.alignment, Monotonic)
-
-    @property
-    def state_names(self):
-        """What a step keeps for the next: of "previous" and "total" alignments."""
-        return ("previous",) if self.is_monotonic else ()
-
-    def keys(self, weights, memory):
-        """What queries are compared with, `[B, S, A]`, or None for the memory itself."""
-
-    def prepare(self, weights):
-        """The weights that `scores` uses, as it uses them."""
-        return weights
-
-    @abc.abstractmethod
-    def scores(self, weights, product, query, constants, kept):
-        """`[..., B, S]` from the query `[..., B, Q]`; kept: the states by name."""
-
-    def attend(self, weights, product, query, constants, states, noise=None):
-        """`(context, alignments, new states)` of one step, or of all if there are no states."""
-        kept = dict(zip(self.state_names, states, strict=True))
-        if self.is_monotonic:  # zeros stand for a start at the first position
-            first = tf.one_hot(0, tf.shape(states[0])[-1], dtype=states[0].dtype)
-            kept["previous"] += first
-        scores = self.scores(weights, product, query, constants, kept)
-        mask = constants.get("mask")
-        if self.is_monotonic:
-            scores += weights["score_bias"]
-            scores = scores if noise is None else scores + noise
-            a = self.alignment.align(scores, mask, kept["previous"])
-        else:
-            a = ALIGNMENTS[self.alignment](scores, mask)
-        new = {"previous": a - first if self.is_monotonic else a}
-        if "total" in kept:
-            new["total"] = kept["total"] + a
-        return product("memory", a), a, tuple(new[name] for name in self.state_names)
-
-    def get_config(self):
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: keras.saving.serialize_keras_object(v) for name, v in fields.items()}
-
-    @classmethod
-    def from_config(cls, config):
-        read = keras.saving.deserialize_keras_object
-        return cls(**{name: read(value) for name, value in config.items()})
-
-    def _check_alignment(self):
-        if self.alignment not in ALIGNMENTS and not self.is_monotonic:
-            raise ValueError(
-                f'alignment is {self.alignment!r}, expected "softmax", "hardmax" or '
-                "keras_rnnx.attention.Monotonic(...)."
-            )
-
-    def _alignment_weights(self):
-        return {"score_bias": Weight((), "bias")} if self.is_monotonic else {}
-
-    def _alignment_starts(self):
-        if not self.is_monotonic:
-            return {}
-        return {"score_bias": keras.initializers.Constant(self.alignment.score_bias)}
 
 
 def _positive(name, value):
@@ -209,9 +114,10 @@ class BahdanauAttention(Attention):
         s = v . tanh(q Wq + m Wm + c Wc)                      coverage
 
     c is the sum of a position's alignments so far. Bahdanau, Cho and Bengio, "Neural Machine
-    Translation by Jointly Learning to Align and Translate", ICLR 2015 (arXiv:1409.0473); weight
-    normalization: Salimans and Kingma, NeurIPS 2016 (arXiv:1602.07868), g begins as 1 / sqrt(units);
-    coverage: See, Liu and Manning, "Get To The Point", ACL 2017 (arXiv:1704.04368).
+    Translation by Jointly Learning to Align and Translate", ICLR 2015 (arXiv:1409.0473);
+    weight normalization: Salimans and Kingma, NeurIPS 2016 (arXiv:1602.07868), where g begins as
+    1 / sqrt(units); coverage:
+    See, Liu and Manning, "Get To The Point", ACL 2017 (arXiv:1704.04368).
 
     Args:
         units: size of the comparison.
@@ -276,7 +182,9 @@ class BahdanauAttention(Attention):
         prepared = {n: w for n, w in weights.items() if n not in ("attention_b", "attention_g")}
         if self.normalize:
             v = weights["attention_v"]
-            prepared["attention_v"] = weights["attention_g"] * v * tf.math.rsqrt(tf.reduce_sum(v * v))
+            prepared["attention_v"] = (
+                weights["attention_g"] * v * tf.math.rsqrt(tf.reduce_sum(v * v))
+            )
         return prepared
 
     def scores(self, weights, product, query, constants, kept):
@@ -357,27 +265,3 @@ class LocationAttention(BahdanauAttention):
         rows = tf.matmul(tf.reshape(around, [-1, self.kernel_size]), weights["location"])
         features = tf.reshape(rows, [-1, S, self.units])
         return [features, *super().seen(weights, kept)]
-
-
-def coverage_loss(alignments):
-    """How much steps attend to what was attended to before: a penalty for summaries.
-
-        sum_t sum_s min(a[t, s], c[t, s])        c[t] = sum of a before t
-
-    See, Liu and Manning, "Get To The Point", ACL 2017 (arXiv:1704.04368).
-
-    Args:
-        alignments: `[B, T, S]`.
-
-    Returns:
-        `[B]`.
-
-    Example:
-
-    >>> from keras_rnnx.attention import coverage_loss
-    >>> coverage_loss([[[1.0, 0.0], [1.0, 0.0]]]).numpy().tolist()
-    [1.0]
-    """
-    a = tf.convert_to_tensor(alignments)
-    before = tf.cumsum(a, axis=1, exclusive=True)
-    return tf.reduce_sum(tf.minimum(a, before), axis=[1, 2])

@@ -213,7 +213,7 @@ class Cell(keras.layers.Layer):
         return output, list(states) if nested else states[0]
 
     def begin_steps(self, states, constants):
-        """All states before the first of single steps, and what these get: `(states, constants)`."""
+        """What single steps begin with and get: `(all states, constants)`."""
         return self.complete_states(states), {}
 
     def ready(self):

@@ -79,7 +79,7 @@ class Recurrent(SequenceLayer):
                 cell.build(step_shape, *((constants_shape,) if takes else ()))
                 cell.built = True
             if self._is_stack:
-                step_shape = map_sizes(lambda size: (step_shape[0], *size), output_size(cell))
+                step_shape = (first_shape(sequences_shape)[0], output_size(cell))
         if isinstance(self.cell, keras.layers.Layer):
             self.cell.built = True
         if self.stateful:

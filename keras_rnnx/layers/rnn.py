@@ -259,7 +259,8 @@ class RNN(Recurrent):
             shape = map_shapes(lambda s: (s[0], None, *s[1:]), shapes_of(x))
             self.build(shape, constants_shape=shapes_of(constants) if constants else None)
         x = keras.tree.map_structure(lambda a: tf.convert_to_tensor(a)[:, None], x)
-        return self._run(x, self.complete_states(states), None, training, None, constants, last_only=True)
+        states = self.complete_states(states)
+        return self._run(x, states, None, training, None, constants, last_only=True)
 
     def plan(self, training=False, eager=False, cell=None, resets=False):
         """How a call runs, and why: a `Plan` with `backend`, `saves` and `reasons`.

@@ -183,8 +183,8 @@ class _Run:
             axis = 1 if checkpointed else 0
             shown = mask if options["zero_masked"] else engine.begun(mask, axis)
             if options["last_only"]:
-                steps = options["steps"]
-                shown = tf.gather(shown, (tf.shape(mask)[axis] if steps is None else steps) - 1, axis=axis)
+                steps = tf.shape(mask)[axis] if options["steps"] is None else options["steps"]
+                shown = tf.gather(shown, steps - 1, axis=axis)
             hide = lambda a: engine.select(shown, a, tf.zeros_like(a))
             output = keras.tree.map_structure(hide, output)
         return output, last

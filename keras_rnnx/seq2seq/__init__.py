@@ -19,3 +19,25 @@ from keras_rnnx.seq2seq.search import Decoded
 from keras_rnnx.seq2seq.search import beam_search
 from keras_rnnx.seq2seq.text import DecodedText
 from keras_rnnx.seq2seq.text import Translator
+
+__all__ = [
+    "BannedTokens",
+    "Bridge",
+    "Decoded",
+    "DecodedText",
+    "Decoder",
+    "Encoder",
+    "ErrorRate",
+    "ExactMatch",
+    "InverseSigmoidDecay",
+    "Perplexity",
+    "ScheduledSampling",
+    "Seq2Seq",
+    "SequenceLoss",
+    "TokenAccuracy",
+    "Translator",
+    "beam_search",
+    "corpus_bleu",
+    "greedy_search",
+    "sample",
+]

@@ -97,9 +97,7 @@ class Decoder(keras.layers.Layer):
         inside = [getattr(cell, "cell", cell) for cell in self.cells]
         return [keras.tree.flatten(cell.state_size) for cell in inside]
 
-    def build(
-        self, inputs_shape, states_shape=None, memory_shape=None, memory_mask_shape=None
-    ):
+    def build(self, inputs_shape, states_shape=None, memory_shape=None, memory_mask_shape=None):
         constants = None if memory_shape is None else {"memory": memory_shape}
         width = self.embedding_size or self.features
         if not self.rnn.built:

@@ -7,7 +7,8 @@ import tensorflow as tf
 from keras_rnnx.seq2seq.generate import as_seed
 from keras_rnnx.seq2seq.generate import greedy_search
 from keras_rnnx.seq2seq.generate import sample
-from keras_rnnx.seq2seq.search import Decoded
+from keras_rnnx.seq2seq.rules import BannedTokens
+from keras_rnnx.seq2seq.rules import as_tuple
 from keras_rnnx.seq2seq.search import beam_search
 
 METHODS = {"beam": beam_search, "greedy": greedy_search, "sample": sample}
@@ -20,7 +21,9 @@ def merged(defaults, options):
     """The options, and those defaults that their method knows."""
     method = options.get("method", defaults.get("method", "beam"))
     known = _known(method)
-    return checked({**{n: v for n, v in defaults.items() if n in known}, **options, "method": method})
+    return checked(
+        {**{n: v for n, v in defaults.items() if n in known}, **options, "method": method}
+    )
 
 
 def _known(method):
@@ -51,6 +54,7 @@ def checked(options):
 def split(options):
     """`(fixed, numbers)`: what makes another graph, hashable, and what a graph takes as tensors."""
     constant = (*FIXED, *(SHAPES if options.get("jit_compile") else ()))
+    options = {**options, "constraint": as_tuple(options.get("constraint"))}
     fixed = tuple((name, options[name]) for name in constant if name in options)
     numbers = {n: v for n, v in options.items() if n not in constant and v is not None}
     if not tf.is_tensor(numbers.get("coverage_penalty")) and not numbers.get("coverage_penalty"):
@@ -63,6 +67,8 @@ def split(options):
 def run(step, state, constants, fixed, numbers, tokens, memory_mask):
     """Decode in the way that the options say."""
     options = {**dict(fixed), **numbers, **tokens}
+    # Padding is no token: a target that held it would end there.
+    options["constraint"] = (BannedTokens((0,)), *as_tuple(options.get("constraint")))
     method = options.pop("method", "beam")
     if method == "beam" and "coverage_penalty" in options:
         options["memory_mask"] = memory_mask

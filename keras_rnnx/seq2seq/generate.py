@@ -48,7 +48,7 @@ def greedy_search(
     >>> greedy_search(step, tf.zeros([1, 1]), start=0, end=2).ids[0, 0].numpy().tolist()
     [1, 2]
     """
-    rules = Rules(int(end), min_length, no_repeat_ngram, constraint)
+    rules = Rules.of(end, min_length, no_repeat_ngram, constraint)
     inputs = _inputs(state, constants, start, max_length, prefix, jit_compile)
     return in_graph.shortened(in_graph.call(_greedy, step, rules, inputs, jit_compile))
 
@@ -113,7 +113,7 @@ def sample(
         in_graph.check_count("top_k", top_k)
     if top_p is not None and not tf.is_tensor(top_p) and not 0 <= top_p <= 1:
         raise ValueError(f"top_p is {top_p}, expected a number from 0 to 1, or None.")
-    rules = Rules(int(end), min_length, no_repeat_ngram, constraint)
+    rules = Rules.of(end, min_length, no_repeat_ngram, constraint)
     inputs = _inputs(state, constants, start, max_length, prefix, jit_compile)
     optional = lambda value, dtype: None if value is None else tf.cast(value, dtype)
     inputs |= {

@@ -75,9 +75,7 @@ class Stores:
                 ),
                 [None, *static],
             )
-            for handle, shape, dtype, static in zip(
-                handles, self.shapes, self.dtypes, self.static
-            )
+            for handle, shape, dtype, static in zip(handles, self.shapes, self.dtypes, self.static)
         ]
 
 

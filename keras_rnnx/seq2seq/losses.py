@@ -17,8 +17,7 @@ class SequenceLoss(keras.losses.Loss):
     Args:
         average: `"tokens"`, the mean over the real tokens of the batch; `"sequences"`, the sum over
             the tokens of a sequence, and the mean of that over those with a real token; `None`, the
-            sum over all. (`average_across_timesteps` and `average_across_batch` of
-            TensorFlow Addons: both, the second, none.)
+            sum over all.
         label_smoothing: from 0 to 1.
         padding: id of the targets that do not count, or None: all do.
         name: of the loss.

@@ -221,8 +221,8 @@ def corpus_bleu(hypotheses, references):
         import sacrebleu
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "corpus_bleu needs the package `sacrebleu`, which is not installed. Install it with the "
-            "extra `bleu`: pip install 'keras_rnnx[bleu]'",
+            "corpus_bleu needs the package `sacrebleu`, which is not installed. Install it with "
+            "the extra `bleu`: pip install 'keras_rnnx[bleu]'",
             name="sacrebleu",
         ) from error
     hypotheses, references = list(hypotheses), list(references)

@@ -44,7 +44,8 @@ class Seq2Seq(keras.Model):
             starts with zeros and has no end.)
         decoding: dict of how `predict` and `decode` decode unless they are told otherwise:
             `method`, `"beam"`, `"greedy"` or `"sample"`, and the options of
-            `keras_rnnx.seq2seq.beam_search`, `greedy_search` or `sample`.
+            `keras_rnnx.seq2seq.beam_search`, `greedy_search` or `sample`. Padding (id 0) is never
+            decoded.
         scheduled_sampling: a `ScheduledSampling` for training, or None.
         seed: of scheduled sampling.
         **kwargs: of `keras.Model`.

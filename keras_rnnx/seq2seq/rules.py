@@ -5,7 +5,6 @@ Axes: B batch, K hypotheses of a sample, V tokens of the vocabulary, T the longe
 
 import dataclasses
 import math
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,7 +20,12 @@ class Rules:
     end: int
     min_length: int = 0
     no_repeat_ngram: int = 0
-    constraint: Any = None
+    constraints: tuple = ()
+
+    @classmethod
+    def of(cls, end, min_length, no_repeat_ngram, constraint):
+        """From the arguments of a search."""
+        return cls(int(end), min_length, no_repeat_ngram, as_tuple(constraint))
 
     def __call__(self, scores, ids, t, prefix=None):
         """`scores [B, K, V]` of the tokens at position `t`, those that may not come at -inf.
@@ -35,12 +39,11 @@ class Rules:
             ruled = tf.where(early, -math.inf, ruled)
         if self.no_repeat_ngram:
             ruled = self._without_repeats(ruled, ids, t)
-        if self.constraint is not None:
-            sizes = tf.shape(scores)
-            flat = self.constraint(
-                tf.reshape(ruled, [-1, V]), tf.reshape(ids, [-1, tf.shape(ids)[-1]]), t
-            )
-            ruled = tf.minimum(ruled, tf.reshape(tf.cast(flat, scores.dtype), sizes))
+        for constraint in self.constraints:
+            flat = tf.reshape(ruled, [-1, V])
+            lowered = constraint(flat, tf.reshape(ids, [-1, tf.shape(ids)[-1]]), t)
+            lowered = tf.reshape(tf.cast(lowered, scores.dtype), tf.shape(scores))
+            ruled = tf.minimum(ruled, lowered)
         if prefix is None:
             return ruled
         forced = tf.where(t < tf.shape(prefix)[1], prefix[:, tf.minimum(t, _last(prefix))], -1)
@@ -64,6 +67,13 @@ class Rules:
         lowered = tf.reshape(tf.where(same, -math.inf, math.inf), [-1])
         flat = tf.reshape(scores, [-1, scores.shape[-1]])
         return tf.reshape(tf.tensor_scatter_nd_min(flat, where, lowered), tf.shape(scores))
+
+
+def as_tuple(constraint):
+    """The constraints of None, one or several."""
+    if constraint is None:
+        return ()
+    return tuple(constraint) if isinstance(constraint, (list, tuple)) else (constraint,)
 
 
 def _last(prefix):

@@ -45,11 +45,11 @@ class InverseSigmoidDecay(keras.optimizers.schedules.LearningRateSchedule):
 class ScheduledSampling:
     """Inputs of the decoder in training that are its own outputs, for `Seq2Seq`.
 
-    At each step an input is, with the probability `rate`, what the decoder gave at the step before
-    instead of the target: for a decoder of ids a token drawn from its distribution, or the likeliest
-    one; for a decoder of numbers its output. The decoder runs once step by step, as in inference,
-    to find these inputs; then it is trained on them as on any others. Gradients do not go through
-    what was fed. Bengio et al., NeurIPS 2015 (arXiv:1506.03099).
+    With the probability `rate` an input is what the decoder gave at the step before instead of the
+    target: for a decoder of ids a token drawn from its distribution, or the likeliest one; for a
+    decoder of numbers its output. The decoder runs once step by step, as in inference, to find
+    these inputs; then it is trained on them as on any others. Gradients do not go through what was
+    fed. Bengio et al., NeurIPS 2015 (arXiv:1506.03099).
 
     Args:
         rate: a number from 0 to 1, or a `keras.optimizers.schedules.LearningRateSchedule` of

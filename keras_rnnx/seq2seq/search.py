@@ -61,9 +61,9 @@ def beam_search(
         log p / ((5 + length) / 6) ** length_penalty
             + coverage_penalty * sum_s log(min(sum_t a[t, s], 1))
 
-    with the end token in the length, a the alignments, and s over the real positions of the memory
-    (a sum counts as 1e-10 at least). Wu et al., "Google's Neural Machine Translation System",
-    arXiv:1609.08144 (2016), eq. 14.
+    with the end token in the length, a the alignments (the first ones of several), and s over the
+    real positions of the memory (a sum counts as 1e-10 at least). Wu et al., "Google's Neural
+    Machine Translation System", arXiv:1609.08144 (2016), eq. 14.
 
     It stops when no hypothesis that goes on can have a better score than the worst that has ended,
     in any length that is left, so that stopping changes no result. At the longest length those that
@@ -85,7 +85,7 @@ def beam_search(
         no_repeat_ngram: n; no n tokens in a row come twice. 0 allows it.
         prefix: `[B, P]` ids that every hypothesis begins with; -1 forces nothing, so that rows may
             have shorter ones.
-        constraint: object that lowers the scores of next tokens, see `BannedTokens`.
+        constraint: object that lowers the scores of next tokens, see `BannedTokens`; or a list.
         memory_mask: `[B, S]` booleans for the coverage penalty, or None.
         jit_compile: compile the search with XLA, where it is called eagerly: several times as fast,
             and compiled anew, for seconds, for each shape and each beam_width and max_length, which
@@ -110,7 +110,7 @@ def beam_search(
     """
     in_graph.check_count("beam_width", beam_width)
     in_graph.check_count("max_length", max_length)
-    rules = Rules(int(end), min_length, no_repeat_ngram, constraint)
+    rules = Rules.of(end, min_length, no_repeat_ngram, constraint)
     inputs = {
         "state": state,
         "constants": constants,
@@ -238,7 +238,9 @@ class _Search:
         candidates = alive._replace(cover=cover).take(parents)
         candidates = candidates._replace(
             ids=tf.where(now, tokens[..., None], candidates.ids),
-            path=tf.where(now, parents[..., None], candidates.path) if self.shown else candidates.path,
+            path=tf.where(now, parents[..., None], candidates.path)
+            if self.shown
+            else candidates.path,
             scores=totals,
         )
         ends = tokens == self.rules.end

@@ -87,8 +87,8 @@ class Translator(keras.Model):
         if (model.end, model.start, decoder) != (size, size + 1, size + 2):
             raise ValueError(
                 f"Translator got a model with end={model.end}, start={model.start} and a decoder "
-                f"of {decoder} tokens, expected {size}, {size + 1} and {size + 2}: the tokens after "
-                f"the {size} of the target's vocabulary."
+                f"of {decoder} tokens, expected {size}, {size + 1} and {size + 2}: the tokens "
+                f"after the {size} of the target's vocabulary."
             )
         return vocabulary
 
