@@ -112,9 +112,8 @@ def batches(translator, words):
     pairs = [(word, phones) for word, several in words.items() for phones in several]
     sources, targets = translator.pairs(*zip(*pairs))
     rows = tf.data.Dataset.from_tensor_slices((sources, targets))
-    rows = rows.map(
-        lambda *both: tuple(ids[: tf.math.count_nonzero(ids, dtype=tf.int32)] for ids in both)
-    )
+    real = lambda ids: ids[: tf.math.count_nonzero(ids, dtype=tf.int32)]
+    rows = rows.map(lambda source, target: (real(source), real(target)))
     rows = keras_rnnx.bucket_by_length(
         rows,
         BATCH,

@@ -748,7 +748,7 @@ def test_stack():
     lower = rnnx.LSTMCell(D)  # as many as the upper one's features
     options = {"return_sequences": True, "jit_compile": False, "zero_output_for_mask": True}
     stack = rnnx.RNN([lower, rnnx.AttentionCell.from_config(upper.cell.get_config())], **options)
-    x, mask, constants = inputs(features=7), make_mask("holes"), {"memory": memory}
+    x, mask, constants = inputs(features=11), make_mask("holes"), {"memory": memory}
     upper.zero_output_for_mask = True
     stack(x, constants=constants)
     below = rnnx.LSTM(D, **options)

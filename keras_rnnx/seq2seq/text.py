@@ -77,6 +77,7 @@ class Translator(keras.Model):
         if len(target.get_vocabulary()) > 2:  # one that is being loaded has only padding and UNK
             self._vocabulary()
         self.supports_jit = False
+        self.built = True  # it has no weights but those of the model
 
     def _vocabulary(self):
         """The tokens of the target, checked against those of the model."""
@@ -159,9 +160,6 @@ class Translator(keras.Model):
         numbers.append(number("length_penalty", tf.float32))
         archive.add_endpoint("decode", decode, input_signature=[text, *numbers])
         archive.write_out(str(path), verbose=verbose)
-
-    def build(self, input_shape=None):
-        self.built = True
 
     def get_config(self):
         write = keras.saving.serialize_keras_object

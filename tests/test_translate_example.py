@@ -1,0 +1,108 @@
+"""examples/translate.py in its short form, from beginning to end, and a Translator by itself."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_rnnx as rnnx
+from keras_rnnx.attention import BahdanauAttention
+from keras_rnnx.seq2seq import BannedTokens
+from keras_rnnx.seq2seq import Decoder
+from keras_rnnx.seq2seq import Encoder
+from keras_rnnx.seq2seq import Seq2Seq
+from keras_rnnx.seq2seq import Translator
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_short_form(tmp_path):
+    command = [sys.executable, ROOT / "examples" / "translate.py", "--quick", "--out", tmp_path]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    errors = re.findall(r"phoneme error (\d+\.\d+) %, word error (\d+\.\d+) %", run.stdout)
+    validation, (greedy, beam) = errors[:-2], errors[-2:]
+    assert len(validation) == 3
+    assert float(validation[-1][0]) < float(validation[0][0]), "it learns"
+    assert float(greedy[0]) < 50 and float(beam[0]) < 50, "most phonemes are right"
+    for where in (r"reloaded \.keras", "export, clean process"):
+        (difference,) = re.findall(rf"{where} +(.+)$", run.stdout, re.M)
+        assert float(difference) <= 1e-4
+    names = {"alignments.png", "data", "export", "translator.keras"}
+    assert names <= {path.name for path in tmp_path.iterdir()}
+    height, width, _ = matplotlib.image.imread(tmp_path / "alignments.png").shape
+    assert width > height > 300
+    translator = keras.saving.load_model(tmp_path / "translator.keras")
+    assert translator.model.count_params() < 2_000_000
+    assert translator.decode(["hello", "o'clock"], beam_width=2).texts.shape == (2, 2)
+
+
+def small():
+    keras.utils.set_random_seed(3)
+    letters = keras.layers.TextVectorization(split="character", vocabulary=list("abc"))
+    words = keras.layers.TextVectorization(standardize=None)
+    words.adapt(["x y zz x", "y"])  # adapted, not given: kept in the file beside the configuration
+    n = words.vocabulary_size()
+    rnn = rnnx.GRU(8, return_sequences=True, return_state=True)
+    cell = rnnx.AttentionCell(rnnx.GRUCell(8), BahdanauAttention(5))
+    model = Seq2Seq(
+        Encoder(rnn, letters.vocabulary_size(), 4),
+        Decoder(cell, n + 2, 4),
+        start=n + 1,
+        end=n,
+        decoding={"max_length": 5, "constraint": BannedTokens((1, n + 1))},
+    )
+    return Translator(model, letters, words)
+
+
+def test_strings_are_those_of_the_ids():
+    translator = small()
+    texts, found = translator.decode(["abc", "b"], beam_width=3)
+    vocabulary = translator.target.get_vocabulary()
+    for k, i in np.ndindex(*texts.shape):
+        ids = found.ids[k, i, : found.lengths[k, i]].numpy()
+        assert texts[k, i].numpy().decode() == " ".join(vocabulary[token] for token in ids)
+    np.testing.assert_array_equal(translator(tf.constant(["abc", "b"])), texts[:, 0])
+    source, targets = translator.pairs(["ab", "c"], ["y x zz", ""])
+    end = translator.model.end
+    expected = [[*(vocabulary.index(word) for word in "y x zz".split()), end], [end, 0, 0, 0]]
+    np.testing.assert_array_equal(targets, expected)
+
+
+def test_file_and_export_keep_the_vocabularies(tmp_path):
+    translator = small()
+    asked = tf.constant(["abc", "b", "cab"])
+    texts, found = translator.decode(asked, beam_width=3, length_penalty=0.5)
+    translator.save(tmp_path / "translator.keras")
+    loaded = keras.saving.load_model(tmp_path / "translator.keras")
+    again = loaded.decode(asked, beam_width=3, length_penalty=0.5)
+    np.testing.assert_array_equal(again.texts, texts)
+    np.testing.assert_array_equal(again.decoded.scores, found.scores)
+
+    translator.export(tmp_path / "export", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "export")).signatures
+    numbers = {"max_length": tf.constant(5), "length_penalty": tf.constant(0.5)}
+    for width in (1, 3):
+        one = served["decode"](text=asked, beam_width=tf.constant(width), **numbers)
+        wanted, decoded = translator.decode(asked, beam_width=width, length_penalty=0.5)
+        np.testing.assert_array_equal(one["texts"], wanted)
+        np.testing.assert_allclose(one["scores"], decoded.scores, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(one["alignments"], decoded.alignments, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(served["serve"](text=asked)["text"], translator(asked))
+
+
+@pytest.mark.quick
+def test_tokens_must_follow_the_vocabulary():
+    letters = keras.layers.TextVectorization(split="character", vocabulary=list("abc"))
+    rnn = rnnx.GRU(8, return_sequences=True, return_state=True)
+    model = Seq2Seq(Encoder(rnn, 5, 4), Decoder(rnnx.GRUCell(8), 9, 4), start=1, end=2)
+    with pytest.raises(ValueError, match="end=2, start=1 and a decoder of 9 tokens, expected 5, 6"):
+        Translator(model, letters, letters)
