@@ -33,11 +33,11 @@ def draw_kept(seed, shape, rate):
 def draw_normal(seed, shape, dtype):
     """Gaussian numbers of mean 0 and deviation 1, the same to rounding with and without XLA."""
     bits = tf.random.stateless_uniform(
-        [2, *shape], _of_replica(seed), minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+        [*shape, 2], _of_replica(seed), minval=None, maxval=None, dtype=tf.uint32, alg="philox"
     )
     # Box and Muller 1958, from 23 bits each: a uniform float would be another one under XLA.
     bits = tf.cast(tf.bitwise.right_shift(bits, tf.constant(9, tf.uint32)), tf.int32)
-    first, second = tf.unstack((tf.cast(bits, tf.float32) + 0.5) * 2.0**-23)
+    first, second = tf.unstack((tf.cast(bits, tf.float32) + 0.5) * 2.0**-23, axis=-1)
     normal = tf.sqrt(-2 * tf.math.log(first)) * tf.cos(2 * math.pi * second)
     return tf.cast(normal, dtype)
 

@@ -904,12 +904,12 @@ REFUSED = {
     ),
     "attention_size": (
         lambda: rnnx.AttentionCell(GRU(), GENERAL, attention_size=0),
-        "`attention_size`, expected a positive integer, got 0",
+        "attention_size is 0, expected a positive integer, or None",
     ),
     "no attention": (lambda: rnnx.AttentionCell(GRU(), []), "no attention, expected one or more"),
     "feeding of a query by the state": (
         lambda: rnnx.AttentionCell(GRU(), GENERAL, input_feeding=True, query="state"),
-        "input_feeding is True and query is 'state'",
+        "input_feeding is True and query is .state., where the cell gets the context of the same",
     ),
     "feeding of a normalized input": (
         lambda: rnnx.AttentionCell(rnnx.LayerNormLSTMCell(U), GENERAL, input_feeding=True),

@@ -23,6 +23,7 @@ from keras_rnnx.engine.parts import row_limits
 T = 13  # enough for the quarters in which gradients of matrices are summed
 ROWS = 35  # enough for four parts, and not divided by any number of them
 MASKS = (None, "right", "left", "holes", "empty_rows")
+SLOW = lambda value: pytest.param(value, marks=pytest.mark.slow)
 SEQUENCES = {"return_sequences": True, "return_state": True}
 
 
@@ -54,8 +55,11 @@ def test_row_limits(batch, parts):
 
 @pytest.mark.parametrize("mode", ("function", "unknown"))
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("options", (SEQUENCES, {}, {**SEQUENCES, "zero_output_for_mask": True}))
-@pytest.mark.parametrize("name", ("LSTM", "GRU"))
+@pytest.mark.parametrize(
+    "options",
+    (SEQUENCES, SLOW({}), SLOW({**SEQUENCES, "zero_output_for_mask": True})),
+)
+@pytest.mark.parametrize("name", (SLOW("LSTM"), "GRU"))
 def test_parts_equal_the_whole(name, options, mask, mode):
     found = []
     for parts in (1, 2, 3):
@@ -70,7 +74,7 @@ def test_parts_equal_the_whole(name, options, mask, mode):
 
 @pytest.mark.quick
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("name", ("LSTM", "GRU", "SimpleRNN"))
+@pytest.mark.parametrize("name", (SLOW("LSTM"), "GRU", SLOW("SimpleRNN")))
 def test_parts_equal_keras(name, mask):
     """From given states, whose gradients come out right too."""
     ours = getattr(rnnx, name)(U, batch_parts=2, **SEQUENCES)

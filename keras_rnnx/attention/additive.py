@@ -34,23 +34,22 @@ def _all_steps(v, keys, q):
 
     @tf.custom_gradient
     def compare(v, keys, q):
-        def one(k):
-            return (_times(tf.tanh(keys + q[k : k + size, :, None]), v),), ()
+        def one(q):
+            return _times(tf.tanh(keys + q[:, :, None]), v), ()
 
-        (scores,), _ = _in_chunks(one, T, size, (), q.dtype)
+        scores, _ = _in_chunks(one, T, size, (q,), ())
 
         def grad(d):
-            def back(k, d_v, d_keys):
-                t = tf.tanh(keys + q[k : k + size, :, None])
-                part = d[k : k + size]
-                dz = part[..., None] * v * (1 - t * t)
+            def back(q, d, d_v, d_keys):
+                t = tf.tanh(keys + q[:, :, None])
+                dz = d[..., None] * v * (1 - t * t)
                 flat = tf.reshape(t, [-1, t.shape[-1]])
-                d_v += tf.linalg.matvec(flat, tf.reshape(part, [-1]), transpose_a=True)
+                d_v += tf.linalg.matvec(flat, tf.reshape(d, [-1]), transpose_a=True)
                 d_keys += tf.reduce_sum(dz, axis=0)
-                return (tf.reduce_sum(dz, axis=2),), (d_v, d_keys)
+                return tf.reduce_sum(dz, axis=2), (d_v, d_keys)
 
             start = (tf.zeros_like(v), tf.zeros_like(keys))
-            (d_q,), (d_v, d_keys) = _in_chunks(back, T, size, start, q.dtype)
+            d_q, (d_v, d_keys) = _in_chunks(back, T, size, (q, d), start)
             return d_v, d_keys, tf.ensure_shape(d_q, q.shape)
 
         return tf.ensure_shape(scores, [q.shape[0], *keys.shape[:2]]), grad
@@ -58,22 +57,32 @@ def _all_steps(v, keys, q):
     return compare(v, keys, q)
 
 
-def _in_chunks(function, T, size, carry, dtype):
-    """`function(k, *carry) -> (parts, carry)` for k = 0, size, 2 size, ...: parts put together."""
+def _in_chunks(function, T, size, xs, carry):
+    """`function(*chunks of xs, *carry) -> (part, carry)` for each `size` steps: parts together."""
     if isinstance(T, int) and isinstance(size, int):
         found = []
         for k in range(0, T, size):
-            parts, carry = function(k, *carry)
-            found.append(parts)
-        return [tf.concat(parts, axis=0) for parts in zip(*found)], carry
+            part, carry = function(*(x[k : k + size] for x in xs), *carry)
+            found.append(part)
+        return tf.concat(found, axis=0), carry
+    # Whole chunks, by their number: XLA has no slices of a size that it does not know.
     chunks = -(-T // size)
-    array = tf.TensorArray(dtype, chunks, infer_shape=False)
+
+    def split(x):
+        x = tf.pad(x, [[0, chunks * size - T]] + (x.shape.rank - 1) * [[0, 0]])
+        sizes = tf.concat([[chunks, size], tf.shape(x)[1:]], axis=0)
+        return tf.ensure_shape(tf.reshape(x, sizes), [None, None, *x.shape[1:]])
+
+    xs = tuple(map(split, xs))
+    array = tf.TensorArray(xs[0].dtype, chunks, infer_shape=False)
 
     def body(i, array, *carry):
-        (part,), carry = function(i * size, *carry)
+        part, carry = function(*(x[i] for x in xs), *carry)
         return i + 1, array.write(i, part), *carry
 
     _, array, *carry = tf.while_loop(
         lambda i, *_: i < chunks, body, (tf.constant(0), array, *carry)
     )
-    return [array.concat()], tuple(carry)
+    parts = array.stack()
+    sizes = tf.concat([[chunks * size], tf.shape(parts)[2:]], axis=0)
+    return tf.reshape(parts, sizes)[:T], tuple(carry)

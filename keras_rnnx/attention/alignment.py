@@ -86,9 +86,9 @@ def monotonic_attention(p_choose, previous, mode):
         previous: `[B, S]`, the alignments of the step before; before the first step 1 at position
             0 and 0 elsewhere.
         mode: `"recursive"`, the expected alignments by their recurrence over S, exact and slow;
-            `"parallel"`, the same by cumulative sums and products, which loses digits where
-            probabilities are close to 1; `"hard"`, the alignment itself, for probabilities of 0
-            and 1 and a `previous` of one position: what a model decodes with.
+            `"parallel"`, the same by cumulative sums and products, which loses digits (the
+            fourth) where probabilities are close to 1; `"hard"`, the alignment itself, for
+            probabilities of 0 and 1 and a `previous` of one position: what a model decodes with.
 
     Returns:
         `[B, S]`, which sums to at most 1: a step may run through the memory and choose nothing.

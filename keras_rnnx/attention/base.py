@@ -112,7 +112,7 @@ class Attention(abc.ABC):
         return cls(**{name: read(value) for name, value in config.items()})
 
     def _check_alignment(self):
-        if self.alignment not in ALIGNMENTS and not self.is_monotonic:
+        if not self.is_monotonic and self.alignment not in list(ALIGNMENTS):
             raise ValueError(
                 f'alignment is {self.alignment!r}, expected "softmax", "hardmax" or '
                 "keras_rnnx.attention.Monotonic(...)."

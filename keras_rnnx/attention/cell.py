@@ -76,6 +76,12 @@ class AttentionCell(Cell):
     """
 
     optional_constants = ("memory_mask", "keys")
+    further_noise = ("sigmoid_noise",)
+
+    @property
+    def sigmoid_noise(self):
+        """Whether scores get noise in training."""
+        return dataclasses.replace(self.spec, training=True).noisy
 
     def __init__(
         self,

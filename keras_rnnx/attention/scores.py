@@ -5,6 +5,7 @@ More axes, T steps, may lead those of the query: the same lines serve one step a
 """
 
 import dataclasses
+import numbers
 from typing import Any
 
 import keras
@@ -17,7 +18,7 @@ from keras_rnnx.cells import affine
 
 
 def _positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value <= 0:
         raise ValueError(f"{name} is {value!r}, expected a positive integer.")
 
 
@@ -143,6 +144,7 @@ class BahdanauAttention(Attention):
     """
 
     units: int
+    _: dataclasses.KW_ONLY
     normalize: bool = False
     coverage: bool = False
     alignment: Any = "softmax"
@@ -229,6 +231,7 @@ class LocationAttention(BahdanauAttention):
     ('previous',)
     """
 
+    _: dataclasses.KW_ONLY
     filters: int = 32
     kernel_size: int = 31
     cumulative: bool = False

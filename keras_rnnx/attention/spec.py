@@ -158,7 +158,9 @@ class AttentionSpec(Around):
                 states[i] = _as_wide(states[i], memory)
             kept += len(attention.state_names)
             if self._noisy(attention):
-                noise = draw_normal(seed(), [steps, shape[0], shape[1]], memory.dtype)
+                # Drawn as wide as a padded memory, so that padding changes no number.
+                noise = draw_normal(seed(), [steps, shape[0], bucket(shape[1])], memory.dtype)
+                noise = noise[:, :, : shape[1]]
                 drawn.append(attention.alignment.sigmoid_noise * noise)
         return ((tuple(drawn),) if drawn else ()), constants, tuple(states)
 

@@ -124,6 +124,7 @@ class Cell(keras.layers.Layer):
 
     spec_class = None
     learns = True  # whether its weights are trained
+    further_noise = ()  # names of attributes that say of noise beside that of every cell
     optional_constants = ()  # what a call may leave out, beside the spec's `constant_names`
 
     def make_spec(self):
@@ -197,7 +198,8 @@ class Cell(keras.layers.Layer):
 
     def call(self, inputs, states, training=False, constants=None):
         """One step: `inputs [B, D]`, states `[B, U]` each -> `(output [B, U], new states)`."""
-        noise = {n: getattr(self, n) for n in ("dropout", "recurrent_dropout", "weight_dropout")}
+        kinds = ("dropout", "recurrent_dropout", "weight_dropout", *self.further_noise)
+        noise = {n: getattr(self, n) for n in kinds}
         noise = {
             n: rate for n, rate in {**noise, "zoneout": any(self.zoneout_rates)}.items() if rate
         }

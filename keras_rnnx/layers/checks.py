@@ -160,7 +160,7 @@ def initial_state(layer, states, sizes, batch):
             f"{expected}. Pass initial_state=[...] with one tensor for each state."
         )
     for state, size in zip(flat, expected):
-        wanted = (batch, size) if isinstance(size, int) else (batch, *size)
+        wanted = (batch, *size) if isinstance(size, (list, tuple)) else (batch, size)
         shape = tuple(state.shape)
         if len(shape) != len(wanted) or any(
             None not in pair and pair[0] != pair[1] for pair in zip(shape, wanted)

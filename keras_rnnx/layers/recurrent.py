@@ -109,15 +109,15 @@ class Recurrent(SequenceLayer):
 
     def sizes_to_start(self, states):
         """The sizes that these initial states should have, where a cell may begin with a part."""
-        if not isinstance(states, (list, tuple)) or len(states) != len(self.state_size):
-            if self._is_stack or not isinstance(states, (list, tuple)):
-                return self.state_size
-        least = lambda cell, own: (
-            cell.state_size[: cell.least_states]
-            if len(own) == cell.least_states
-            else list(cell.state_size)
-        )
-        return self._by_cell(least, states)
+        states = states if isinstance(states, (list, tuple)) else [states]
+        if self._is_stack and len(states) != len(self.cells):
+            return self.state_size  # refused then
+
+        def sizes(cell, own):
+            least = cell.state_size[: cell.least_states]
+            return least if len(own) == len(least) else list(cell.state_size)
+
+        return self._by_cell(sizes, states)
 
     def initial_states(self, batch):
         """The states before the first step, to start `step` with: a list, `[B, U]` each."""

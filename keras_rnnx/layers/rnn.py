@@ -243,8 +243,11 @@ class RNN(Recurrent):
     def _fresh_where(self, reset, states):
         """The states, zeros again in the rows that say so."""
         fresh = self.get_initial_state(tf.shape(reset)[0])
-        pairs = zip(keras.tree.flatten(fresh), keras.tree.flatten(states), strict=True)
-        flat = [engine.select(reset, tf.cast(f, s.dtype), s) for f, s in pairs]
+        flat, sizes = map(keras.tree.flatten, (states, self.state_size))
+        pairs = zip(keras.tree.flatten(fresh), flat, sizes, strict=True)
+        # A state as wide as a memory has no width yet where it is fresh.
+        fresh_like = lambda f, s, size: tf.zeros_like(s) if size is None else tf.cast(f, s.dtype)
+        flat = [engine.select(reset, fresh_like(f, s, n), s) for f, s, n in pairs]
         return keras.tree.pack_sequence_as(fresh, flat)
 
     @tf.autograph.experimental.do_not_convert  # as Keras does for calls
@@ -257,7 +260,8 @@ class RNN(Recurrent):
         checks.causal(self)
         if not self.built:
             shape = map_shapes(lambda s: (s[0], None, *s[1:]), shapes_of(x))
-            self.build(shape, constants_shape=shapes_of(constants) if constants else None)
+            given = {n: c for n, c in (constants or {}).items() if c is not None}
+            self.build(shape, constants_shape=shapes_of(given) if given else None)
         x = keras.tree.map_structure(lambda a: tf.convert_to_tensor(a)[:, None], x)
         states = self.complete_states(states)
         return self._run(x, states, None, training, None, constants, last_only=True)

@@ -79,7 +79,7 @@ def with_masks(constants, masks):
     attached, given = listed(attached), constants.get("memory_mask")
     given = len(attached) * [None] if given is None else listed(given)
     both = [
-        mine if other is None else other if mine is None else tf.logical_and(mine, other)
+        mine if other is None else other if mine is None else mine & tf.cast(other, tf.bool)
         for mine, other in zip(attached, given, strict=True)
     ]
     return {**constants, "memory_mask": both}
