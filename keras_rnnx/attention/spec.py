@@ -283,8 +283,13 @@ def padded(memory, mask):
 
 def _as_wide(state, memory):
     """A state `[B, S]` for this memory: zeros at its new positions, all of them at the start."""
-    wanted = memory.shape[1]
-    if state.shape[1] is not None and state.shape[1] == wanted:
+    wanted, width = memory.shape[1], state.shape[1]
+    if width is not None and width == wanted:
         return state
+    if width and wanted:
+        raise ValueError(
+            f"A state of alignments has the shape {tuple(state.shape)}, and the memory "
+            f"{tuple(memory.shape)}: expected a state of another call with this memory, or none."
+        )
     extra = tf.shape(memory)[1] - tf.shape(state)[1]
     return tf.ensure_shape(tf.pad(state, [[0, 0], [0, extra]]), [state.shape[0], wanted])

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_rnnx.seq2seq import in_graph
 from keras_rnnx.seq2seq.rules import Rules
+from keras_rnnx.seq2seq.rules import as_prefix
 from keras_rnnx.seq2seq.search import Decoded
 
 
@@ -115,12 +116,12 @@ def sample(
         raise ValueError(f"top_p is {top_p}, expected a number from 0 to 1, or None.")
     rules = Rules.of(end, min_length, no_repeat_ngram, constraint)
     inputs = _inputs(state, constants, start, max_length, prefix, jit_compile)
-    optional = lambda value, dtype: None if value is None else tf.cast(value, dtype)
+    heat = tf.cast(temperature, tf.float32)
     inputs |= {
         "samples": in_graph.number("num_samples", num_samples, jit_compile),
-        "temperature": tf.cast(temperature, tf.float32),
-        "top_k": optional(top_k, tf.int32),
-        "top_p": optional(top_p, tf.float32),
+        "temperature": in_graph.required(heat, heat > 0, "temperature is not above 0."),
+        "top_k": None if top_k is None else in_graph.positive("top_k", top_k),
+        "top_p": None if top_p is None else _share(top_p),
         "seed": as_seed(seed),
     }
     return in_graph.shortened(in_graph.call(_sample, step, rules, inputs, jit_compile))
@@ -134,6 +135,11 @@ def as_seed(seed):
     return seed if seed.shape.rank == 1 else tf.stack([seed, 0])
 
 
+def _share(top_p):
+    top_p = tf.cast(top_p, tf.float32)
+    return in_graph.required(top_p, (top_p >= 0) & (top_p <= 1), "top_p is outside 0 to 1.")
+
+
 def _inputs(state, constants, start, max_length, prefix, jit_compile):
     in_graph.check_count("max_length", max_length)
     return {
@@ -141,7 +147,7 @@ def _inputs(state, constants, start, max_length, prefix, jit_compile):
         "constants": constants,
         "start": tf.cast(start, tf.int32),
         "longest": in_graph.number("max_length", max_length, jit_compile),
-        "prefix": None if prefix is None else tf.cast(prefix, tf.int32),
+        "prefix": as_prefix(prefix),
     }
 
 
@@ -151,6 +157,8 @@ def _greedy(step, rules, inputs):
 
 
 def _sample(step, rules, inputs):
+    seeds = in_graph.seeds_of(inputs["seed"], inputs["longest"])
+
     def choose(scores, t):
         # In the order of their scores, what is left out is the tail of each row.
         ordered, ids = tf.math.top_k(scores / inputs["temperature"], scores.shape[-1])
@@ -162,11 +170,7 @@ def _sample(step, rules, inputs):
             likeliest = tf.range(scores.shape[-1]) == 0
             left_out |= (before >= inputs["top_p"]) & ~likeliest
         ordered = tf.where(left_out, -math.inf, ordered)
-        seed = inputs["seed"] + tf.stack([0, t])
-        sizes = tf.shape(ordered)
-        # The largest of the logits, each with Gumbel noise, is a draw of their softmax.
-        uniform = tf.random.stateless_uniform(sizes, seed, minval=1e-20, maxval=1.0)
-        place = tf.argmax(ordered - tf.math.log(-tf.math.log(uniform)), axis=-1)
+        place = tf.argmax(ordered + in_graph.gumbel(tf.shape(ordered), seeds[t]), axis=-1)
         return tf.gather(ids, place, axis=-1, batch_dims=2)
 
     return _generate(step, rules, inputs, choose)
@@ -180,7 +184,7 @@ def _generate(step, rules, inputs, choose):
     start = tf.broadcast_to(inputs["start"], [B])
     shown, _, alignments = in_graph.one_step(step, start, state, constants)
     V = shown.shape[-1]
-    in_graph.check_tokens(V, inputs["start"], rules.end)
+    start = in_graph.check_tokens(V, start, rules.end)
     keep = in_graph.Stores(alignments, B * K, T)
     repeated = lambda a: in_graph.rows_repeated(a, K)
     constants, state = tf.nest.map_structure(repeated, (constants, state))
@@ -190,7 +194,8 @@ def _generate(step, rules, inputs, choose):
         scores, new, found = in_graph.one_step(step, tf.reshape(last, [-1]), state, constants)
         stores = keep.write(stores, t, found)
         allowed = rules(tf.reshape(scores, [B, K, V]), ids, t, inputs["prefix"])
-        token = tf.where(done, rules.end, choose(allowed, t))
+        stuck = tf.reduce_max(allowed, axis=-1) == -math.inf  # nothing is permitted
+        token = tf.where(done | stuck, rules.end, choose(allowed, t))
         chosen = tf.gather(allowed, token, axis=2, batch_dims=2)
         total = tf.where(done, total, total + chosen)
         ids = tf.where(tf.range(T) == t, token[..., None], ids)
@@ -215,7 +220,10 @@ def _generate(step, rules, inputs, choose):
         carry,
         shape_invariants=in_graph.invariants(carry),
     )
-    real = (tf.range(T) <= length[..., None])[..., None]
+    exists = tf.math.is_finite(total)
+    length = tf.where(exists, length, 0)
+    ids = tf.where(exists[..., None], ids, rules.end)
+    real = (exists[..., None] & (tf.range(T) <= length[..., None]))[..., None]
     found = []
     for rows in keep.stack(stores):  # [T, N, S]
         rows = tf.reshape(tf.transpose(rows, [1, 0, 2]), [B, K, T, tf.shape(rows)[-1]])

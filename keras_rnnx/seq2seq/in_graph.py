@@ -95,7 +95,8 @@ def one_step(step, ids, state, constants):
 
 def check_count(name, value):
     """Refuse a number below 1; one in a tensor is checked when it comes, by `positive`."""
-    if not tf.is_tensor(value) and (not isinstance(value, int) or value < 1):
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not tf.is_tensor(value) and (not whole or value < 1):
         raise ValueError(f"{name} is {value!r}, expected an integer of 1 or more.")
 
 
@@ -104,8 +105,13 @@ def positive(name, value):
     if not tf.is_tensor(value):
         return tf.constant(value)
     value = tf.cast(value, tf.int32)
-    checked = tf.debugging.assert_positive(value, f"{name} is below 1, expected 1 or more.")
-    with tf.control_dependencies([] if checked is None else [checked]):
+    return required(value, value > 0, f"{name} is below 1, expected 1 or more.")
+
+
+def required(value, condition, message):
+    """`value`, refused when the graph runs where the condition is not met everywhere."""
+    met = tf.debugging.Assert(tf.reduce_all(condition), [message, value])
+    with tf.control_dependencies([] if met is None else [met]):
         return tf.identity(value)
 
 
@@ -134,18 +140,26 @@ def shortened(decoded):
 
 
 def check_tokens(vocabulary, start, end):
-    """Refuse tokens that the vocabulary has not."""
-    value = tf.get_static_value(start)
+    """`start`; tokens that the vocabulary has not are refused, in a tensor when the graph runs."""
+    last = f"and the vocabulary has {vocabulary} tokens: expected"
     if not 0 <= end < vocabulary:
-        raise ValueError(
-            f"end is {end}, and the vocabulary has {vocabulary} tokens: expected an id from 0 to "
-            f"{vocabulary - 1}."
-        )
+        raise ValueError(f"end is {end}, {last} an id from 0 to {vocabulary - 1}.")
+    value = tf.get_static_value(start)
     if value is not None and ((value < 0) | (value >= vocabulary)).any():
-        raise ValueError(
-            f"start is {value}, and the vocabulary has {vocabulary} tokens: expected ids from 0 to "
-            f"{vocabulary - 1}."
-        )
+        raise ValueError(f"start is {value}, {last} ids from 0 to {vocabulary - 1}.")
+    known = (start >= 0) & (start < vocabulary)
+    return required(start, known, f"start is none of its ids, {last} ids from 0 on.")
+
+
+def seeds_of(seed, steps):
+    """`[steps, 2]` seeds from one: seeds that follow each other have no step in common."""
+    return tf.random.stateless_uniform([steps, 2], seed, None, None, tf.int32)
+
+
+def gumbel(shape, seed):
+    """Noise that makes the largest of logits with it a draw of their softmax (Gumbel 1954)."""
+    uniform = tf.random.stateless_uniform(shape, seed, minval=1e-20, maxval=1.0)
+    return -tf.math.log(-tf.math.log(uniform))
 
 
 def batch_of(*trees):

@@ -14,7 +14,7 @@ import tensorflow as tf
 class Rules:
     """The rules of one search; see `beam_search` for what they mean.
 
-    `prefix`, `[B, P]` ids and -1 where nothing is forced, is a tensor and comes with the call.
+    `prefix` (see `as_prefix`), ids and -1 where nothing is forced, comes with the call.
     """
 
     end: int
@@ -46,8 +46,7 @@ class Rules:
             ruled = tf.minimum(ruled, lowered)
         if prefix is None:
             return ruled
-        forced = tf.where(t < tf.shape(prefix)[1], prefix[:, tf.minimum(t, _last(prefix))], -1)
-        forced = forced[:, None, None]
+        forced = prefix[:, tf.minimum(t, tf.shape(prefix)[1] - 1)][:, None, None]
         only = tf.where(tf.range(V) == forced, scores, -math.inf)
         return tf.where(forced < 0, ruled, only)  # what is forced is not asked about other rules
 
@@ -76,8 +75,11 @@ def as_tuple(constraint):
     return tuple(constraint) if isinstance(constraint, (list, tuple)) else (constraint,)
 
 
-def _last(prefix):
-    return tf.maximum(tf.shape(prefix)[1] - 1, 0)
+def as_prefix(prefix):
+    """`[B, P + 1]` ids that are forced, of which the last forces nothing; or None."""
+    if prefix is None:
+        return None
+    return tf.pad(tf.cast(prefix, tf.int32), [[0, 0], [0, 1]], constant_values=-1)
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")

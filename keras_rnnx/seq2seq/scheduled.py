@@ -87,6 +87,7 @@ class ScheduledSampling:
         B, T = tf.shape(inputs)[0], tf.shape(inputs)[1]
         by_step = tf.transpose(inputs, [1, 0, *range(2, inputs.shape.rank)])
         own = tf.random.stateless_uniform([T, B], seed) < rate
+        seeds = in_graph.seeds_of(seed + tf.constant([1, 0]), T)
         ids = inputs.dtype.is_integer
 
         def body(loop, state):
@@ -96,11 +97,7 @@ class ScheduledSampling:
             if ids:
                 logits = tf.cast(logits, tf.float32)
                 if self.choice == "sample":
-                    drawn = seed + tf.stack([1, t])
-                    uniform = tf.random.stateless_uniform(
-                        tf.shape(logits), drawn, minval=1e-20, maxval=1.0
-                    )
-                    logits -= tf.math.log(-tf.math.log(uniform))
+                    logits += in_graph.gumbel(tf.shape(logits), seeds[t])
                 given = tf.argmax(logits, axis=-1, output_type=inputs.dtype)
             else:
                 given = tf.cast(logits, inputs.dtype)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_rnnx.seq2seq import in_graph
 from keras_rnnx.seq2seq.rules import Rules
+from keras_rnnx.seq2seq.rules import as_prefix
 
 
 class Decoded(NamedTuple):
@@ -118,14 +119,16 @@ def beam_search(
         "width": in_graph.number("beam_width", beam_width, jit_compile),
         "longest": in_graph.number("max_length", max_length, jit_compile),
         "length_penalty": tf.cast(length_penalty, tf.float32),
-        "prefix": None if prefix is None else tf.cast(prefix, tf.int32),
+        "prefix": as_prefix(prefix),
         "memory_mask": memory_mask,
     }
     covers = tf.is_tensor(coverage_penalty) or coverage_penalty != 0
     if covers:
         if not tf.is_tensor(coverage_penalty) and coverage_penalty < 0:
             raise ValueError(f"coverage_penalty is {coverage_penalty}, expected 0 or more.")
-        inputs["coverage_penalty"] = tf.cast(coverage_penalty, tf.float32)
+        weight = tf.cast(coverage_penalty, tf.float32)
+        message = "coverage_penalty is below 0, expected 0 or more."
+        inputs["coverage_penalty"] = in_graph.required(weight, weight >= 0, message)
     return in_graph.shortened(in_graph.call(_search, step, rules, inputs, jit_compile))
 
 
@@ -175,7 +178,7 @@ class _Search:
         # One step by itself shows the sizes of what it gives.
         shown, _, self.shown = in_graph.one_step(step, self.start, state, constants)
         self.V = shown.shape[-1]
-        in_graph.check_tokens(self.V, inputs["start"], rules.end)
+        self.start = in_graph.check_tokens(self.V, self.start, rules.end)
         if self.cover_weight is not None and not self.shown:
             raise ValueError(
                 "coverage_penalty was given to a search whose step gives no alignments: leave it "
