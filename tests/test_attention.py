@@ -28,8 +28,6 @@ from keras_rnnx.attention import (
     safe_cumprod,
 )
 
-pytestmark = pytest.mark.quick
-
 S, M, K, A = 6, 8, 10, 9  # positions and features of the memory, units, attention vector
 CELLS = {
     "gru": (rnnx.GRUCell, oracles.gru_step()),

@@ -21,8 +21,6 @@ from search_oracles import CODES, END, S, Toy, V
 
 from keras_rnnx.seq2seq import beam_search, greedy_search, sample
 
-pytestmark = pytest.mark.quick
-
 B = 3
 RANDOM = settings(derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate])
 

@@ -31,8 +31,6 @@ from test_search import (
 
 from keras_rnnx.seq2seq import BannedTokens, beam_search, greedy_search, sample
 
-pytestmark = pytest.mark.quick
-
 
 @dataclasses.dataclass(frozen=True)
 class Raising:
