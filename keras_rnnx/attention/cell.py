@@ -224,7 +224,12 @@ class AttentionCell(Cell):
 
     @property
     def least_states(self):
+        """How many states are those of the cell inside."""
         return len(self.cell.state_size)
+
+    def sizes_to_start(self, states):
+        own = self.state_size[: self.least_states]
+        return own if len(states) == len(own) else self.state_size
 
     def complete_states(self, states):
         if len(states) != self.least_states:

@@ -141,10 +141,9 @@ class Cell(keras.layers.Layer):
         """The constants of a call, checked; here as they came."""
         return given
 
-    @property
-    def least_states(self):
-        """How many states a sequence begins with at least: here all."""
-        return len(self.state_size)
+    def sizes_to_start(self, states):
+        """The sizes of the states that a sequence may begin with: here of all."""
+        return self.state_size
 
     def complete_states(self, states):
         """All states, where a cell may begin with a part of them; here as they came."""

@@ -96,28 +96,22 @@ class Recurrent(SequenceLayer):
         """Zeros, or what the cell's own `get_initial_state` says: a list of the states."""
         return cell_states(self.cell, batch_size)
 
-    def _by_cell(self, function, states):
-        """`function(cell, its states)` for each cell of this package, in the form of the states."""
-        of = lambda cell, own: function(cell, list(own)) if isinstance(cell, Cell) else own
-        if self._is_stack:
-            return [of(cell, own) for cell, own in zip(self.cells, states)]
-        return of(self.cell, list(states))
-
     def complete_states(self, states):
         """The states as a list, all of them where a cell may begin with a part of them."""
-        return self._by_cell(lambda cell, own: cell.complete_states(own), states)
+        if not self._is_stack:
+            return _of_cell(self.cell, "complete_states", list(states), list(states))
+        pairs = zip(self.cells, states)
+        return [_of_cell(cell, "complete_states", own, own) for cell, own in pairs]
 
     def sizes_to_start(self, states):
         """The sizes that these initial states should have, where a cell may begin with a part."""
-        states = states if isinstance(states, (list, tuple)) else [states]
-        if self._is_stack and len(states) != len(self.cells):
+        if not self._is_stack:
+            states = list(states) if isinstance(states, (list, tuple)) else [states]
+            return _of_cell(self.cell, "sizes_to_start", states, self.state_size)
+        if not isinstance(states, (list, tuple)) or len(states) != len(self.cells):
             return self.state_size  # refused then
-
-        def sizes(cell, own):
-            least = cell.state_size[: cell.least_states]
-            return least if len(own) == len(least) else list(cell.state_size)
-
-        return self._by_cell(sizes, states)
+        pairs = zip(self.cells, states, self.state_size)
+        return [_of_cell(cell, "sizes_to_start", own, sizes) for cell, own, sizes in pairs]
 
     def initial_states(self, batch):
         """The states before the first step, to start `step` with: a list, `[B, U]` each."""
@@ -164,3 +158,9 @@ class Recurrent(SequenceLayer):
     def reset_states(self, states=None):
         """The name of Keras 2 for `reset_state`."""
         self.reset_state(states)
+
+
+def _of_cell(cell, method, states, otherwise):
+    """What a cell of this package says of its states, if they are a list."""
+    known = isinstance(cell, Cell) and isinstance(states, (list, tuple))
+    return getattr(cell, method)(list(states)) if known else otherwise
