@@ -4,6 +4,7 @@ import inspect
 
 import tensorflow as tf
 
+from keras_rnnx.seq2seq import in_graph
 from keras_rnnx.seq2seq.generate import as_seed
 from keras_rnnx.seq2seq.generate import greedy_search
 from keras_rnnx.seq2seq.generate import sample
@@ -45,9 +46,8 @@ def checked(options):
         )
     for name in ("beam_width", "max_length", "num_samples", "top_k"):
         value = options.get(name)
-        if value is not None and not tf.is_tensor(value):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}, expected an integer of 1 or more.")
+        if value is not None:
+            in_graph.check_count(name, value)
     return dict(options)
 
 
