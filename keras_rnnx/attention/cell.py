@@ -161,7 +161,9 @@ class AttentionCell(Cell):
         self.state_size = list(self.spec.state_sizes)
         self.output_size = self.spec.output_size
         if not self.cell.built:
-            self.cell.build((*input_shape[:-1], self.input_dim + self.spec.feed_size))
+            known = self.input_dim is not None  # else the cell refuses it
+            width = self.input_dim + self.spec.feed_size if known else None
+            self.cell.build((*input_shape[:-1], width))
             self.cell.built = True
         starts = {}
         for attention, suffix in zip(self.attention, self.spec.suffixes):

@@ -87,8 +87,8 @@ def as_prefix(prefix):
 class BannedTokens:
     """A constraint for decoding: these tokens never come.
 
-    A constraint is any hashable object with `__call__(scores, ids, t)`: log-probabilities `[N, V]` of
-    the tokens at position `t` and the ids `[N, T]` of the hypotheses, of which the first `t` are
+    A constraint is any hashable object with `__call__(scores, ids, t)`: log-probabilities `[N, V]`
+    of the tokens at position `t` and the ids `[N, T]` of the hypotheses, of which the first `t` are
     known, give scores `[N, V]`. It may lower them, down to -inf; what it raises stays as it was.
     Register the class with `keras.saving.register_keras_serializable`, so that models keep it.
 
