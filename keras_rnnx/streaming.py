@@ -59,7 +59,7 @@ class StreamingSession:
     """
 
     def __init__(self, model, max_clients=None, idle_seconds=None):
-        _check_stepwise(model)
+        check_stepwise(model)
         self.model = model
         self.max_clients = max_clients
         self.idle_seconds = idle_seconds
@@ -170,7 +170,7 @@ class _Client:
         self.used = time.monotonic()
 
 
-def _check_stepwise(model):
+def check_stepwise(model):
     """Refuse a model with a layer that does not go step by step."""
     for layer in everything(model):
         kind = type(layer)

@@ -9,6 +9,7 @@ import keras
 import pytest
 
 import keras_rnnx
+import keras_rnnx.serving
 import keras_rnnx.testing
 
 PACKAGE = Path(keras_rnnx.__file__).parent
@@ -24,6 +25,7 @@ MAY_IMPORT = {
     "data": {"data"},
     "datasets": {"datasets"},
     "monte_carlo": {"layers"},
+    "serving": {"engine", "layers", "serving", "streaming", "version"},
     "streaming": {"layers"},
     "testing": {"cells", "engine", "layers"},
     "training": {"layers", "training"},
@@ -36,7 +38,7 @@ SPECS = [
 ]
 PUBLIC = {name: getattr(keras_rnnx, name) for name in keras_rnnx.__all__ if name[0] != "_"}
 # Rooms that have a name in public, and what is in them.
-ROOMS = (keras_rnnx.attention, keras_rnnx.seq2seq)
+ROOMS = (keras_rnnx.attention, keras_rnnx.seq2seq, keras_rnnx.serving)
 for room_of in ROOMS:
     PUBLIC |= {name: getattr(room_of, name) for name in room_of.__all__}
 

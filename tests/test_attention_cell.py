@@ -39,8 +39,7 @@ from test_attention import (
 )
 
 import keras_rnnx as rnnx
-from keras_rnnx.attention import BahdanauAttention, LuongAttention, Monotonic
-
+from keras_rnnx.attention import BahdanauAttention, LuongAttention, Monotonic, additive
 
 X = inputs()
 GENERAL = KINDS["general"]
@@ -252,6 +251,22 @@ def test_steps_one_by_one(kind, order):
     outputs = [tf.stack(one, axis=1) for one in zip(*outputs)]
     assert_same([*outputs, *states], wanted)
     assert_same(states_of_cell, states)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("steps, size, expected", [(10, 273, 10), (10, 4, 4), (9, 4, 3), (1, 5, 1)])
+def test_chunks_of_unknown_length_hold_no_more_steps_than_there_are(steps, size, expected):
+    """One of 273 steps for 10 would make ten times the work of padding."""
+
+    def chunk(x):
+        return tf.fill(tf.shape(x), tf.shape(x)[0]), ()
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+    def sizes(x):
+        return additive._in_chunks(chunk, tf.shape(x)[0], size, (x,), ())[0]
+
+    found = sizes(tf.range(steps))
+    np.testing.assert_array_equal(found, [expected] * steps)
 
 
 @pytest.mark.parametrize("kind", ["normalized", "recursive_additive"])

@@ -11,12 +11,14 @@ PAGES = [
     "long_sequences.md",
     "regularization.md",
     "sequence_to_sequence.md",
+    "serving.md",
     "writing_a_cell.md",
 ]
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_examples_run(page):
+def test_examples_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
     assert blocks, f"{page} has no example"
     names = {}

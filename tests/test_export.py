@@ -96,7 +96,7 @@ def answers_of_a_server(path, requests, folder):
     ]
 
 
-@pytest.mark.parametrize("kind", ["exported", "saved"])
+@pytest.mark.parametrize("kind", ["exported", pytest.param("saved", marks=pytest.mark.slow)])
 def test_signature_reaches_stock_pure_ops_only(kind, request):
     ops, must_compile = reachable(request.getfixturevalue(kind))
     assert "MatMul" in ops and {"While", "StatelessWhile"} & ops, "the read found no layer"
@@ -106,7 +106,7 @@ def test_signature_reaches_stock_pure_ops_only(kind, request):
     assert not {op for op in ops if op.startswith("Assign")}
 
 
-@pytest.mark.parametrize("kind", ["exported", "saved"])
+@pytest.mark.parametrize("kind", ["exported", pytest.param("saved", marks=pytest.mark.slow)])
 def test_loaded_in_python(kind, trained, request):
     loaded = tf.saved_model.load(str(request.getfixturevalue(kind)))
     serve = loaded.signatures["serving_default"]
@@ -116,6 +116,7 @@ def test_loaded_in_python(kind, trained, request):
         np.testing.assert_allclose(answer, trained(x, training=False), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow  # test_serving_export goes through these layers as well
 @pytest.mark.skipif(IS_KERAS, reason="Keras does not have these layers")
 def test_our_own_layers_in_a_clean_process(tmp_path):
     """Stock, pure operations, whatever the noise, and the same answers."""

@@ -118,7 +118,7 @@ GOOD = {
     "rg_lru": lambda: rnnx.RGLRUCell(3),
     "variational": lambda: rnnx.VariationalGRUCell(4),
 }
-QUICK, FIRST = ("own", "min_gru"), ("lstm", "layer_norm_gru", "esn")
+QUICK, FIRST = ("own", "min_gru"), ("lstm",)
 MARKS = {name: pytest.mark.slow for name in GOOD}
 MARKS |= {name: pytest.mark.quick for name in QUICK} | {name: () for name in FIRST}
 

@@ -19,6 +19,7 @@ import keras_rnnx.datasets
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow  # the README's first command runs the script
 def test_short_form(tmp_path):
     """Everything in one test: parallel workers would each repeat a fixture's run."""
     command = [sys.executable, ROOT / "examples" / "quickstart.py", "--quick", "--out", tmp_path]
@@ -50,7 +51,7 @@ def test_short_form(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == names
     model = keras.saving.load_model(tmp_path / "classifier.keras")
     assert any(isinstance(layer, keras_rnnx.Bidirectional) for layer in model.layers)
-    assert (tmp_path / "export" / "saved_model.pb").is_file()
+    assert (tmp_path / "export" / "1" / "saved_model.pb").is_file()
     height, width, _ = matplotlib.image.imread(tmp_path / "learning_curve.png").shape
     assert width > height > 300
 
@@ -88,15 +89,6 @@ def test_data_set_of_another_kind(quickstart, name, tmp_path):
 
 
 def test_writing_replaces_what_was_there(quickstart, tmp_path):
-    def folder(path):
-        path.mkdir(exist_ok=True)
-        (path / "new").touch()
-
-    (tmp_path / "export").mkdir()
-    (tmp_path / "export" / "old").touch()
-    quickstart.write(tmp_path / "export", folder)
-    assert [path.name for path in tmp_path.rglob("*")] == ["export", "new"]
-
     def fails(path):
         path.touch()
         raise OSError("disk full")

@@ -169,6 +169,42 @@ def test_a_row_does_not_depend_on_its_neighbours(search, options):
             np.testing.assert_array_equal(shown, own_shown)
 
 
+@settings(RANDOM, max_examples=25)
+@given(
+    rows=BATCHES,
+    widths=st.tuples(*[st.integers(1, 5)] * B),
+    lengths=st.tuples(*[st.integers(1, 5)] * B),
+    penalties=st.tuples(*[WEIGHTS] * B),
+    cover=COVER,
+)
+def test_of_each_row_its_own_width_length_and_penalty(rows, widths, lengths, penalties, cover):
+    """What a row finds is what it finds with these numbers for all."""
+    found = decode(
+        rows,
+        memory_mask=np.stack([row.mask for row in rows]),
+        beam_width=tf.constant(widths),
+        max_length=tf.constant(lengths),
+        length_penalty=tf.constant(penalties),
+        coverage_penalty=tf.constant(cover),
+    )
+    for b, numbers in enumerate(zip(widths, lengths, penalties)):
+        width, length, penalty = map(tf.constant, numbers)
+        alone = penalised(rows, penalty, cover, beam_width=width, max_length=length)
+        both = hypotheses(found, b), hypotheses(alone, b)
+        longest = lengths[b]  # what has not ended by then is filled with the end token
+        assert [h[0][:longest] for h in both[0]] == [h[0] for h in both[1]]
+        for one, other in zip(*both):
+            np.testing.assert_allclose(one[1], other[1], 1e-5, 2e-5)
+            np.testing.assert_array_equal(one[2][:longest], other[2])
+            assert not one[2][longest:].any()
+
+
+@pytest.mark.parametrize("search", [greedy_search, sample])
+def test_one_longest_length_for_all_samples(search):
+    with pytest.raises(ValueError, match=r"max_length has shape \(3,\), expected one number"):
+        decode([Toy(0), Toy(1), Toy(2)], search, max_length=tf.constant([1, 2, 3]))
+
+
 def test_several_alignments():
     def step(ids, code, constants):
         logits, code, alignments = attending(ids, code, constants)

@@ -23,6 +23,7 @@ from keras_rnnx.seq2seq import Translator
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_short_form(tmp_path):
     command = [sys.executable, ROOT / "examples" / "translate.py", "--quick", "--out", tmp_path]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -89,14 +90,14 @@ def test_file_and_export_keep_the_vocabularies(tmp_path):
 
     translator.export(tmp_path / "export", verbose=False)
     served = tf.saved_model.load(str(tmp_path / "export")).signatures
-    numbers = {"max_length": tf.constant(5), "length_penalty": tf.constant(0.5)}
+    numbers = {"max_length": tf.fill([3], 5), "length_penalty": tf.fill([3], 0.5)}
     for width in (1, 3):
-        one = served["decode"](text=asked, beam_width=tf.constant(width), **numbers)
+        one = served["decode"](text=asked, beam_width=tf.fill([3], width), **numbers)
         wanted, decoded = translator.decode(asked, beam_width=width, length_penalty=0.5)
         np.testing.assert_array_equal(one["texts"], wanted)
         np.testing.assert_allclose(one["scores"], decoded.scores, rtol=0, atol=1e-5)
         np.testing.assert_allclose(one["alignments"], decoded.alignments, rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(served["serve"](text=asked)["text"], translator(asked))
+    np.testing.assert_array_equal(served["serving_default"](text=asked)["text"], translator(asked))
 
 
 @pytest.mark.quick

@@ -65,8 +65,10 @@ def _in_chunks(function, T, size, xs, carry):
             part, carry = function(*(x[k : k + size] for x in xs), *carry)
             found.append(part)
         return tf.concat(found, axis=0), carry
-    # Whole chunks, by their number: XLA has no slices of a size that it does not know.
-    chunks = -(-T // size)
+    # Whole chunks, by their number: XLA has no slices of a size that it does not know. All of one
+    # size, the smallest for that number, since what is missing at the end is computed as well.
+    chunks = tf.maximum(-(-T // size), 1)
+    size = tf.maximum(-(-T // chunks), 1)
 
     def split(x):
         x = tf.pad(x, [[0, chunks * size - T]] + (x.shape.rank - 1) * [[0, 0]])

@@ -1,6 +1,7 @@
 """Engine: how a step is repeated over time, and differentiated."""
 
 from keras_rnnx.engine import cudnn
+from keras_rnnx.engine import devices
 from keras_rnnx.engine.backward import Backward
 from keras_rnnx.engine.backward import Checkpointed
 from keras_rnnx.engine.backward import Full
@@ -25,6 +26,8 @@ from keras_rnnx.engine.scan import run_in_chunks
 from keras_rnnx.engine.scan import worth_chunks
 from keras_rnnx.engine.xla import device_type
 from keras_rnnx.engine.xla import failure
+from keras_rnnx.engine.xla import for_any_device
 from keras_rnnx.engine.xla import is_enclosed
+from keras_rnnx.engine.xla import is_for_any_device
 from keras_rnnx.engine.xla import is_portable
 from keras_rnnx.engine.xla import portable

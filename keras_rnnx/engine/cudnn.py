@@ -112,12 +112,13 @@ def run_masked(
     steps=None,
     last_only=False,
     zero_masked=False,
+    kernel=None,
 ):
     """As `run`, with a mask `[T, B]` of any pattern, and the arguments of `keras_rnnx.engine.run`.
 
     The real steps of each row are gathered at its start, and the outputs go back to where they
     belong: since nothing happens in a masked step, the recurrence is the same. With two directions
-    and a mask, outputs of all steps need `zero_masked`.
+    and a mask, outputs of all steps need `zero_masked`. kernel: a function in place of `run`.
 
     Returns:
         The outputs of each direction of the last layer, a list of `[T, B, U]`, all in the order of
@@ -126,7 +127,8 @@ def run_masked(
     mask, lengths = masking.with_steps(mask, steps, x), None
     if mask is not None:
         x, lengths = masking.real_steps_first(x, mask)
-    outputs, last = run(kind, x, cells, states, lengths, training, directions)
+    compute = kernel or run
+    outputs, last = compute(kind, x, cells, states, lengths, training, directions)
     if not last_only:
         outputs = tf.split(outputs, directions, axis=-1)
         if mask is not None:

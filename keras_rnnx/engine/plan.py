@@ -45,6 +45,7 @@ def choose(
     batch_parts=1,
     one_program=False,
     no_cudnn="",
+    any_device=False,
     linear=False,
 ):
     """The plan for one call.
@@ -62,6 +63,7 @@ def choose(
             for each other.
         no_cudnn: why cuDNN does not run the layer; None if it does, empty if that is not worth a
             word.
+        any_device: whether an export asks for both devices and cuDNN can run the layer.
         linear: whether the recurrence is linear in its state.
     """
     way = read(backward)
@@ -70,6 +72,12 @@ def choose(
             "differentiated",
             False,
             (f"{foreign} is not a keras_rnnx cell: its loop is differentiated by TensorFlow.",),
+        )
+    elif any_device:
+        plan = Plan(
+            "any_device",
+            False,
+            ("Exported for both devices: cuDNN on a GPU, stock operations on a CPU.",),
         )
     elif no_cudnn is None:
         plan = Plan("cudnn", bool(training), ("cuDNN computes the whole sequence in one call.",))

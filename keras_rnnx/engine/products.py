@@ -18,7 +18,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_rnnx.cells import float32_rows
-
+from keras_rnnx.engine import xla
 
 LEAST_TO_SPLIT = 2**20  # multiplications in a product: fewer are done before a second one starts
 
@@ -128,6 +128,8 @@ def with_matrices_split(run, calls, weights, batch):
     least = LEAST_TO_SPLIT // max(weights[c.name].shape.num_elements() for c in wanted)
     if isinstance(batch, int):
         return pieces() if batch >= least else run()
+    if xla.is_portable() and not xla.is_for_any_device():
+        return run()  # what converts the graph further stumbles over two loops in a choice
     return tf.cond(batch >= least, pieces, run)
 
 

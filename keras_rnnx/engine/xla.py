@@ -12,6 +12,7 @@ import warnings
 import tensorflow as tf
 
 _portable = contextvars.ContextVar("keras_rnnx_portable", default=False)
+_any_device = contextvars.ContextVar("keras_rnnx_any_device", default=False)
 
 
 @contextlib.contextmanager
@@ -41,6 +42,23 @@ def portable():
 
 def is_portable():
     return _portable.get()
+
+
+@contextlib.contextmanager
+def for_any_device():
+    """`portable()`, with what cuDNN knows as a pair of functions, of which TensorFlow takes the one
+    for the device that it finds (`engine.devices`). Only a session can choose, so this is for
+    SavedModels, not for what is converted further."""
+    token = _any_device.set(True)
+    try:
+        with portable():
+            yield
+    finally:
+        _any_device.reset(token)
+
+
+def is_for_any_device():
+    return _any_device.get()
 
 
 def is_enclosed():

@@ -289,6 +289,7 @@ class RNN(Recurrent):
             batch_parts=self.batch_parts,
             one_program=engine.is_enclosed() or engine.device_type() == "GPU",
             no_cudnn=next((reason for reason in cudnn if reason is not None), None),
+            any_device=all(self._on_any_device(c, training, eager, resets) for c in cells),
             linear=foreign is None
             and not resets
             and any(isinstance(c.recurrence().regularized(training), LinearSpec) for c in cells),
@@ -314,6 +315,13 @@ class RNN(Recurrent):
             backward=self.backward,
             portable=engine.is_portable(),
         )
+
+    def _on_any_device(self, cell, training, eager, resets):
+        """Whether the trace of an export holds this cell for both devices."""
+        asked = engine.is_for_any_device() and getattr(self, "use_cudnn", "auto") is not False
+        if not asked or training or eager or resets or engine.is_enclosed():
+            return False
+        return no_cudnn(cell, training, unroll=self.unroll, backward=self.backward) is None
 
     # -- configuration ---------------------------------------------------------------------
 

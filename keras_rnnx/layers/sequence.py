@@ -145,6 +145,8 @@ class _Run:
                 kind, x, [weights], [states], training=saves, mask=mask, **options
             )
             return output, last
+        if plan.backend == "any_device":
+            return self._on_any_device(spec, weights, x, states, options)
         prepared = spec.prepare(weights)
         options.update(plan=plan, project=spec.project, input_weights=weights)
         if plan.backward.checkpointed:
@@ -168,6 +170,23 @@ class _Run:
         if not isinstance(spec, LinearSpec):
             return in_order()
         return self._linear(spec, weights, x, states, in_order)
+
+    def _on_any_device(self, spec, weights, x, states, options):
+        """A plain LSTM or GRU in a graph for CPUs and GPUs; a single step is a step anywhere."""
+        plan, options = self.plan._replace(backend="plain"), dict(options)
+        unroll = options.pop("unroll")
+        del options["steps"]  # those of compiled loops
+
+        def loop(x, weights, states, mask):
+            prepared = spec.prepare(weights)
+            more = dict(plan=plan, project=spec.project, input_weights=weights, unroll=unroll)
+            return engine.run(spec.step, x, prepared, states, mask=mask, **more, **options)
+
+        if unroll:
+            return loop(x, weights, states, self.mask)
+        return engine.devices.run(
+            KINDS[type(spec)], x, weights, states, loop, mask=self.mask, **options
+        )
 
     def _in_two(self, x, states):
         """A cell whose recurrence is that of another one: that, and then the rest of all steps."""

@@ -17,6 +17,23 @@ OF_MODEL = ("start", "end", "memory_mask")  # what the model knows by itself
 FIXED = ("method", "min_length", "no_repeat_ngram", "constraint", "jit_compile")
 SHAPES = ("beam_width", "max_length", "num_samples")  # XLA wants to know them
 
+# What the signatures of an export take of each row beside the source.
+NUMBERS = (
+    tf.TensorSpec([None], tf.int32, name="beam_width"),
+    tf.TensorSpec([None], tf.int32, name="max_length"),
+    tf.TensorSpec([None], tf.float32, name="length_penalty"),
+)
+
+
+def with_numbers(decode, sources):
+    """`decode(*sources, beam_width=, ...)` with the `NUMBERS` by place."""
+    names = [spec.name for spec in NUMBERS]
+
+    def call(*given):
+        return decode(*given[:sources], **dict(zip(names, given[sources:], strict=True)))
+
+    return call
+
 
 def merged(defaults, options):
     """The options, and those defaults that their method knows."""

@@ -31,8 +31,9 @@ def greedy_search(
     """The most probable token, again and again, until the end token.
 
     Args:
-        step, state, constants, start, end, max_length, min_length, no_repeat_ngram, prefix,
-        constraint, jit_compile: as those of `beam_search`.
+        max_length: the longest length, the end token included; an int or a scalar tensor.
+        step, state, constants, start, end, min_length, no_repeat_ngram, prefix, constraint,
+        jit_compile: as those of `beam_search`.
 
     Returns:
         A `Decoded` with one hypothesis for each sample; its score is its log-probability.
@@ -84,10 +85,11 @@ def sample(
             None. From 0 to 1; the likeliest token is always among them.
         seed: an int, or `[2]` integers: the same seed draws the same. None draws a new one from
             Keras' generator.
-        step, state, constants, start, end, max_length, min_length, no_repeat_ngram, prefix,
-        constraint, jit_compile: as those of `beam_search`.
+        max_length: the longest length, the end token included.
+        step, state, constants, start, end, min_length, no_repeat_ngram, prefix, constraint,
+        jit_compile: as those of `beam_search`.
 
-    num_samples, temperature, top_k and top_p may be scalar tensors.
+    num_samples, temperature, top_k, top_p and max_length may be scalar tensors.
 
     Returns:
         A `Decoded` with K hypotheses for each sample, in the order in which they were drawn; a

@@ -27,7 +27,9 @@ def call(search, step, fixed, inputs, jit_compile=False):
         graphs = _functions.setdefault(owner, {})
     except TypeError:  # a callable that cannot be referred to weakly, such as a partial
         return tf.function(lambda inputs: search(step, fixed, inputs), **options)(inputs)
-    key = (search, function, fixed, jit_compile)
+    # One graph for numbers and for `[B]` numbers would know neither.
+    ranks = tuple(a.shape.rank for a in tf.nest.flatten(inputs) if tf.is_tensor(a))
+    key = (search, function, fixed, jit_compile, ranks)
     if key not in graphs:
         # The graph must not keep its own key alive, so it refers to the step weakly.
         found = weakref.ref(step) if function is None else weakref.WeakMethod(step)
@@ -115,13 +117,29 @@ def required(value, condition, message):
         return tf.identity(value)
 
 
-def number(name, value, jit_compile):
-    """A number that gives a shape: a tensor, or with XLA, which wants to know it, an int."""
+def number(name, value, jit_compile, by_sample=False):
+    """A number that gives a shape: a tensor, or with XLA, which wants to know it, an int.
+
+    by_sample: whether it may be `[B]`, of each sample its own.
+    """
     if not jit_compile:
-        return positive(name, value)
+        value = positive(name, value)
+        if value.shape.rank not in ((0, 1) if by_sample else (0,)):
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}, expected one number"
+                f"{', or one for each sample.' if by_sample else ' for all samples.'}"
+            )
+        return value
     if tf.is_tensor(value):
         raise ValueError(f"{name} is a tensor, expected an int with jit_compile=True.")
     return value
+
+
+def largest(number):
+    """A number and None; of `[B]` numbers, one for each sample, the largest and all of them."""
+    if not tf.is_tensor(number) or number.shape.rank == 0:
+        return number, None
+    return tf.reduce_max(number), number
 
 
 def one_or_list(found):

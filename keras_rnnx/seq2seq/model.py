@@ -202,7 +202,7 @@ class Seq2Seq(keras.Model):
 
         options: as `decoding` of the model, which they go before: `method`, `beam_width`,
             `max_length`, penalties and so on, each call anew. Numbers may be scalar
-            tensors.
+            tensors, and those of beam search that say so tensors `[B]`.
         """
         if self.decoder.vocabulary_size is None:
             raise ValueError(f"{self.name} has a decoder of numbers: use `rollout`.")
@@ -217,6 +217,53 @@ class Seq2Seq(keras.Model):
         if not self.decoder.built:  # weights are not made within the graph of a loop
             self(keras.tree.map_structure(lambda a: a[:1], source))
         return source
+
+    def endpoints(self):
+        """What `keras_rnnx.serving.export` offers: functions and the specs of what they take.
+
+        Of a source of ids `[B, S]` or features `[B, S, D]`; its steps from `lengths [B]` on are
+        padding, whatever they hold.
+
+        serving_default: `source`, `lengths` -> `ids [B, T]`, `length [B]` and `score [B]` of the
+            best target, decoded as `decoding` says; of a decoder of numbers `frames [B, T, F]`.
+        decode: these and of each row its own `beam_width [B]`, `max_length [B]` and
+            `length_penalty [B]` -> `ids [B, K, T]`, `lengths`, `scores [B, K]`, and, with one
+            attention, `alignments [B, K, T, S]`. K is the largest width.
+        """
+        if self._built_for is None or keras.tree.is_nested(self._built_for["structure"]):
+            raise ValueError(
+                f"{self.name} has no source of one tensor yet, by which an export would know what "
+                "to ask for: call the model once, with one tensor as its source."
+            )
+        (seen,) = self._built_for["source"]
+        shape = [None, None, *seen["shape"][2:]]
+        ids = seen["dtype"].startswith(("int", "uint")) or len(shape) == 2
+        specs = [tf.TensorSpec(shape, tf.int32 if ids else tf.float32, name="source")]
+        specs.append(tf.TensorSpec([None], tf.int32, name="lengths"))
+
+        def real(source, lengths):
+            mask = tf.sequence_mask(lengths, tf.shape(source)[1])
+            wide = tf.reshape(mask, tf.concat([tf.shape(mask), [1] * (len(shape) - 2)], axis=0))
+            source = tf.where(wide, source, tf.zeros_like(source))
+            if not ids:
+                source._keras_mask = mask
+            return source
+
+        def serve(source, lengths):
+            if self.decoder.vocabulary_size is None:
+                steps = self._decoding.get("max_length", 50)
+                return {"frames": self.rollout(real(source, lengths), steps)}
+            found = self.decode(real(source, lengths))
+            best = {"ids": found.ids, "length": found.lengths, "score": found.scores}
+            return {name: a[:, 0] for name, a in best.items()}
+
+        def decode(source, lengths, **numbers):
+            return self.decode(real(source, lengths), method="beam", **numbers).named()
+
+        found = {"serving_default": (serve, specs)}
+        if self.decoder.vocabulary_size is not None:
+            found["decode"] = (ways.with_numbers(decode, 2), [*specs, *ways.NUMBERS])
+        return found
 
     def rollout(self, source, steps):
         """The frames `[B, steps, features]` of a decoder of numbers, each made from the last."""

@@ -19,7 +19,8 @@ class Decoded(NamedTuple):
     """What decoding gives: for each sample its hypotheses, the best first.
 
     ids: `[B, K, T]`, filled with the end token after the end.
-    lengths: `[B, K]`, how many tokens come before the end token; T where none came.
+    lengths: `[B, K]`, how many tokens come before the end token; the longest length where none
+        came.
     scores: `[B, K]` float32; -inf where there are fewer hypotheses than asked for.
     alignments: `[B, K, T, S]`, or a list of those, or None if the step gives none.
 
@@ -34,6 +35,10 @@ class Decoded(NamedTuple):
     lengths: Any
     scores: Any
     alignments: Any
+
+    def named(self):
+        """As a dict, without alignments where there are none or several."""
+        return {name: a for name, a in self._asdict().items() if tf.is_tensor(a)}
 
 
 def beam_search(
@@ -78,10 +83,11 @@ def beam_search(
         constants: tree of `[B, ...]`, what each step gets of its sample, such as the memory.
         start: the token before the first, an id or `[B]` ids.
         end: id of the token that ends a sequence.
-        beam_width: K, an int or a scalar tensor.
-        max_length: T, the longest length, the end token included; an int or a scalar tensor.
-        length_penalty, coverage_penalty: numbers or scalar tensors; the second needs alignments
-            and is 0 or more.
+        beam_width: K, an int or a scalar tensor; or a tensor `[B]`, of each sample its own, and
+            then K is the largest.
+        max_length: T, the longest length, the end token included; in the same ways.
+        length_penalty: number, in the same ways.
+        coverage_penalty: 0 or more, a number or a scalar tensor; needs alignments.
         min_length: how many tokens come before the end token at least.
         no_repeat_ngram: n; no n tokens in a row come twice. 0 allows it.
         prefix: `[B, P]` ids that every hypothesis begins with; -1 forces nothing, so that rows may
@@ -116,8 +122,8 @@ def beam_search(
         "state": state,
         "constants": constants,
         "start": tf.cast(start, tf.int32),
-        "width": in_graph.number("beam_width", beam_width, jit_compile),
-        "longest": in_graph.number("max_length", max_length, jit_compile),
+        "width": in_graph.number("beam_width", beam_width, jit_compile, by_sample=True),
+        "longest": in_graph.number("max_length", max_length, jit_compile, by_sample=True),
         "length_penalty": tf.cast(length_penalty, tf.float32),
         "prefix": as_prefix(prefix),
         "memory_mask": memory_mask,
@@ -168,7 +174,8 @@ class _Search:
 
     def __init__(self, step, rules, inputs):
         self.step, self.rules = step, rules
-        self.K, self.T = inputs["width"], inputs["longest"]
+        self.K, self.widths = in_graph.largest(inputs["width"])
+        self.T, self.longests = in_graph.largest(inputs["longest"])
         self.prefix, self.mask = inputs["prefix"], inputs["memory_mask"]
         self.length_weight = inputs["length_penalty"]
         self.cover_weight = inputs.get("coverage_penalty")
@@ -186,9 +193,9 @@ class _Search:
             )
         self.stores = in_graph.Stores(self.shown, self.B * self.K, self.T)
         # Penalties by length, and the largest of those that are to come.
-        lengths = tf.range(self.T + 1)
-        self.penalties = ((5.0 + tf.cast(lengths, tf.float32)) / 6.0) ** self.length_weight
-        self.largest = tf.maximum(self.penalties, self.penalties[-1])
+        lengths = tf.cast(tf.range(self.T + 1), tf.float32)
+        self.penalties = ((5.0 + lengths) / 6.0) ** self.length_weight[..., None]
+        self.largest = tf.maximum(self.penalties, self.penalties[..., -1:])
         repeated = lambda a: in_graph.rows_repeated(a, self.K)
         self.constants = tf.nest.map_structure(repeated, constants)
         self.state = tf.nest.map_structure(repeated, state)
@@ -220,7 +227,8 @@ class _Search:
         alive = alive._replace(
             scores=tf.where(done[:, None], -math.inf, scores), lengths=tf.fill([B, K], T)
         )
-        return self.result(ended.joined(alive).best(K), self.stores.stack(stores))
+        best = self.within_widths(ended.joined(alive).best(K))
+        return self.result(best, self.stores.stack(stores))
 
     def body(self, loop, state):
         t, alive, ended, last, done, stores = loop
@@ -248,22 +256,47 @@ class _Search:
         )
         ends = tokens == self.rules.end
         finals = self.final_scores(totals, candidates.cover, t + 1)
-        counts = ends & (tf.range(2 * K) < K)
+        counts = ends & (tf.range(2 * K) < (K if self.widths is None else self.widths[:, None]))
         finals = tf.where(counts, finals, -math.inf)
         finished = candidates._replace(scores=finals, lengths=tf.fill([B, 2 * K], t))
-        ended = ended.where(done, ended.joined(finished).best(K))
+        ended = ended.where(done, self.within_widths(ended.joined(finished).best(K)))
 
         _, index = tf.math.top_k(tf.where(ends, -math.inf, totals), K)
         alive = candidates._replace(scores=tf.where(ends, -math.inf, totals)).take(index)
+        alive = self.within_widths(alive)
         parents = tf.gather(parents, index, axis=1, batch_dims=1)
         last = tf.reshape(tf.gather(tokens, index, axis=1, batch_dims=1), [-1])
         new = tf.nest.map_structure(lambda a: in_graph.rows_taken(a, parents), new)
-        done |= self.cannot_improve(alive.scores[:, 0], ended.scores[:, -1], t + 1)
+        done |= self.cannot_improve(alive.scores[:, 0], self.worst(ended), t + 1)
+        if self.longests is not None:
+            ended, done = self.at_longest(alive, ended, done, t + 1)
         return (t + 1, alive, ended, last, done, stores), in_graph.as_shaped(new, state)
+
+    def within_widths(self, hypotheses):
+        """Of each sample as many as it may have."""
+        if self.widths is None:
+            return hypotheses
+        kept = tf.range(self.K) < self.widths[:, None]
+        return hypotheses._replace(scores=tf.where(kept, hypotheses.scores, -math.inf))
+
+    def worst(self, ended):
+        if self.widths is None:
+            return ended.scores[:, -1]
+        return tf.gather(ended.scores, self.widths - 1, axis=1, batch_dims=1)
+
+    def at_longest(self, alive, ended, done, length):
+        """Samples whose own longest length this is: what has not ended competes as it is."""
+        over = (self.longests == length) & ~done
+        scores = self.final_scores(alive.scores, alive.cover, length)
+        left = alive._replace(
+            scores=tf.where(over[:, None], scores, -math.inf),
+            lengths=tf.fill([self.B, self.K], length),
+        )
+        return self.within_widths(ended.joined(left).best(self.K)), done | over
 
     def final_scores(self, log_p, cover, length):
         """The scores of hypotheses of this length, the end token included."""
-        scores = log_p / self.penalties[length]
+        scores = log_p / tf.gather(self.penalties, length, axis=-1)[..., None]
         if self.cover_weight is None:
             return scores
         logs = tf.math.log(tf.clip_by_value(cover, 1e-10, 1.0))
@@ -277,7 +310,12 @@ class _Search:
         Log-probabilities only fall, and a negative one scores best under the largest penalty that
         is to come, at one end of the lengths that are left. The coverage adds nothing above 0.
         """
-        largest = self.largest[tf.minimum(length + 1, self.T)]
+        longest = self.T if self.longests is None else self.longests
+        following, each = tf.minimum(length + 1, longest), self.largest.shape.rank - 1
+        if self.longests is None:
+            largest = tf.gather(self.largest, following, axis=-1)
+        else:
+            largest = tf.gather(self.largest, following, axis=each, batch_dims=each)
         return (best / largest <= worst) | tf.math.is_inf(best)
 
     def result(self, best, stores):
@@ -287,6 +325,8 @@ class _Search:
         at = tf.range(self.T)
         ids = tf.where(at < lengths[..., None], best.ids, self.rules.end)
         real = (at <= lengths[..., None]) & exists[..., None]
+        if self.longests is not None:
+            real &= at < self.longests[:, None, None]
         path = tf.transpose(best.path, [0, 2, 1])  # [B, T, K]
         found = []
         for rows in stores:  # [T, N, S]

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from keras_rnnx.seq2seq.decoding import NUMBERS
+from keras_rnnx.seq2seq.decoding import with_numbers
 from keras_rnnx.seq2seq.search import Decoded
 
 
@@ -125,41 +127,38 @@ class Translator(keras.Model):
     def export(self, path, verbose=True):
         """Write a SavedModel that takes strings: stock TensorFlow operations, and no file beside.
 
-        Signatures:
-            serve: `text [B]` -> `text [B]` and `score [B]`, decoded as the model's `decoding`
-                says.
-            decode: `text [B]`, `beam_width`, `max_length` and `length_penalty` -> `texts [B, K]`,
-                `scores`, `lengths` and `ids [B, K, T]`, and, with one attention,
-                `alignments [B, K, T, S]`.
+        Its signatures are the `endpoints`. `keras_rnnx.serving.export` writes the same for a
+        server, with all that it needs beside.
         """
         archive = keras.export.ExportArchive()
         archive.track(self)
-        text = tf.TensorSpec([None], tf.string, name="text")
-        number = lambda name, dtype: tf.TensorSpec([], dtype, name=name)
+        for name, (function, specs) in self.endpoints().items():
+            archive.add_endpoint(name, function, input_signature=specs)
+        archive.write_out(str(path), verbose=verbose)
+
+    def endpoints(self):
+        """What an export answers, by name: functions and the specs of what they take.
+
+        serving_default: `text [B]` -> `text [B]` and `score [B]`, decoded as the model's `decoding`
+            says.
+        decode: `text [B]`, and of each row its own `beam_width [B]`, `max_length [B]` and
+            `length_penalty [B]` -> `texts [B, K]`, `scores`, `lengths`, `ids [B, K, T]`, and, with
+            one attention, `alignments [B, K, T, S]`. K is the largest width.
+        """
 
         def serve(text):
             found = self.decode(text)
             return {"text": found.texts[:, 0], "score": found.decoded.scores[:, 0]}
 
-        def decode(text, beam_width, max_length, length_penalty):
-            texts, found = self.decode(
-                text,
-                method="beam",
-                beam_width=beam_width,
-                max_length=max_length,
-                length_penalty=length_penalty,
-            )
-            given = {"texts": texts, "ids": found.ids, "lengths": found.lengths}
-            given["scores"] = found.scores
-            if tf.is_tensor(found.alignments):
-                given["alignments"] = found.alignments
-            return given
+        def decode(text, **numbers):
+            texts, found = self.decode(text, method="beam", **numbers)
+            return {"texts": texts, **found.named()}
 
-        archive.add_endpoint("serve", serve, input_signature=[text])
-        numbers = [number("beam_width", tf.int32), number("max_length", tf.int32)]
-        numbers.append(number("length_penalty", tf.float32))
-        archive.add_endpoint("decode", decode, input_signature=[text, *numbers])
-        archive.write_out(str(path), verbose=verbose)
+        text = tf.TensorSpec([None], tf.string, name="text")
+        return {
+            "serving_default": (serve, [text]),
+            "decode": (with_numbers(decode, 1), [text, *NUMBERS]),
+        }
 
     def get_config(self):
         write = keras.saving.serialize_keras_object

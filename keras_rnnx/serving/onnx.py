@@ -1,0 +1,51 @@
+"""ONNX: models for ONNX Runtime, with any batch and any time."""
+
+import os
+from pathlib import Path
+
+from keras_rnnx.serving import frozen
+from keras_rnnx.serving import signatures as making
+
+
+def export_onnx(model, path, *, signature="serving_default", opset=17):
+    """Write a model as ONNX, with any number of rows and steps.
+
+    Args:
+        model: a built Keras model of sequences.
+        path: of the file, usually `.onnx`.
+        signature: "serving_default", whole sequences with `lengths`, or "step", a chunk with all
+            states as inputs and outputs, see `keras_rnnx.serving.export`.
+        opset: the version of ONNX' operators.
+
+    Returns:
+        The path.
+
+    Raises:
+        ImportError: without the package `tf2onnx`, which does it.
+        ValueError: for a signature that the model cannot have.
+
+    Example:
+
+    >>> from keras_rnnx.serving import export_onnx
+    >>> export_onnx.__name__
+    'export_onnx'
+    """
+    try:
+        import tf2onnx
+    except ImportError as error:
+        raise ImportError(
+            "export_onnx needs the package tf2onnx: pip install 'keras_rnnx[onnx]'."
+        ) from error
+    if signature not in ("serving_default", "step"):
+        raise ValueError(f"signature is {signature!r}, expected 'serving_default' or 'step'.")
+    made, why = making.make(model)
+    if signature not in made:
+        raise ValueError(f"{model.name} cannot have the signature 'step': {why['step']}")
+    one = made[signature]
+    function = frozen.traced(model, one.call, one.specs)
+    proto, _ = tf2onnx.convert.from_function(function, input_signature=one.specs, opset=opset)
+    path = Path(path)
+    part = path.with_name(f"unfinished_{path.name}")
+    part.write_bytes(proto.SerializeToString())
+    os.replace(part, path)
+    return path
