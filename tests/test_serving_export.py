@@ -21,8 +21,8 @@ from keras_rnnx.seq2seq import Decoder, Encoder, Seq2Seq, Translator
 from keras_rnnx.serving import checking, exporting, graph
 
 OPTIONS = {"return_sequences": True}
-FAST = ("lstm", "gru", "gru_before", "simple", "rnn_stack", "deep_lstm", "ln_lstm", "min_gru")
-FAST_BOTH = ("both_lstm", "deep_both_lstm")
+FAST = ("lstm", "gru", "rnn_stack", "min_gru")
+FAST_BOTH = ("both_lstm",)
 
 
 def model_of(names, **options):
@@ -50,7 +50,8 @@ def requests_of(model, lengths):
 def expected(model, request):
     """What the model answers in Python: `{output: array}`."""
     mask = np.arange(request["x"].shape[1]) < request["lengths"][:, None]
-    found = model.call(tf.constant(request["x"]), mask=tf.constant(mask), training=False)
+    with rnnx.portable():  # nothing to compile
+        found = model.call(tf.constant(request["x"]), mask=tf.constant(mask), training=False)
     return {name: np.asarray(a) for name, a in found.items()}
 
 
@@ -296,9 +297,7 @@ def small():
 
 def test_versions_follow_each_other(tmp_path):
     model = small()
-    paths = [serving.export(model, tmp_path, v, verbose=False) for v in (None, ["step"])]
-    paths.append(serving.export(model, tmp_path, version=7, verbose=False))
-    assert [p.name for p in paths] == ["1", "2", "7"]
+    assert serving.export(model, tmp_path, version=7, verbose=False).name == "7"
     assert serving.export(model, tmp_path, verbose=False).name == "8"
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.isdigit()) == [
         "README.md",

@@ -136,7 +136,7 @@ def _write_graph(model, made, preprocess, path):
     archive = keras.export.ExportArchive()
     archive.track(model)
     for layer in keras.tree.flatten(preprocess):
-        if layer is not None:
+        if layer is not None and layer.built:  # lookups are tracked where they are used
             archive.track(layer)
     functions = {}
     for key, one in made.items():
@@ -144,7 +144,9 @@ def _write_graph(model, made, preprocess, path):
         with engine.for_any_device():
             functions[key].get_concrete_function()
         archive.add_endpoint(key, functions[key])
-    archive.write_out(str(path), verbose=False)
+    # A server takes no gradients, and tracing them takes as long as all the rest.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    archive.write_out(str(path), options=options, verbose=False)
     return functions
 
 

@@ -29,6 +29,10 @@ class Inputs:
         self.tree, self.names = tree, _names(tree, tensors)
         self.tensors = dict(zip(self.names, tensors, strict=True))
         self.preprocess = self._by_name("preprocess", preprocess)
+        for name, layer in self.preprocess.items():  # what it makes once, it makes outside a graph
+            strings = _takes_strings(layer)
+            shape = [1, *(1 if n is None else n for n in self.tensors[name].shape[1:])]
+            layer(tf.constant([""]) if strings else tf.zeros(shape))
         self.fill = _mask_value(model)
         self.specs, self.lengths_of = {}, {}
         for name, tensor in self.tensors.items():

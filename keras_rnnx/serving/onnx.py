@@ -14,7 +14,8 @@ def export_onnx(model, path, *, signature="serving_default", opset=17):
         model: a built Keras model of sequences.
         path: of the file, usually `.onnx`.
         signature: "serving_default", whole sequences with `lengths`, or "step", a chunk with all
-            states as inputs and outputs, see `keras_rnnx.serving.export`.
+            states as inputs and outputs, see `keras_rnnx.serving.export`; the outputs are called
+            `next_` and the name of the input.
         opset: the version of ONNX' operators.
 
     Returns:
@@ -42,7 +43,13 @@ def export_onnx(model, path, *, signature="serving_default", opset=17):
     if signature not in made:
         raise ValueError(f"{model.name} cannot have the signature 'step': {why['step']}")
     one = made[signature]
-    function = frozen.traced(model, one.call, one.specs)
+    taken = {spec.name for spec in one.specs}
+
+    def call(*tensors):  # in ONNX an output cannot have the name of an input
+        found = one.call(*tensors)
+        return {f"next_{name}" if name in taken else name: a for name, a in found.items()}
+
+    function = frozen.traced(model, call, one.specs)
     proto, _ = tf2onnx.convert.from_function(function, input_signature=one.specs, opset=opset)
     path = Path(path)
     part = path.with_name(f"unfinished_{path.name}")
