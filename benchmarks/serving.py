@@ -37,9 +37,7 @@ def write(kind, folder):
     from keras_rnnx import serving
 
     models = [
-        keras.Sequential(
-            [keras.Input((None, D)), getattr(layers, kind)(U), keras.layers.Dense(10)]
-        )
+        keras.Sequential([keras.Input((None, D)), getattr(layers, kind)(U), keras.layers.Dense(10)])
         for layers in (keras.layers, keras_rnnx)
     ]
     models[1].set_weights(models[0].get_weights())

@@ -87,7 +87,7 @@ def build(phones):
 
 
 def batches(translator, words):
-    """Batches of pairs of ids of about one length, in another order each epoch, and their number."""
+    """Batches of pairs of ids of about one length, in another order each epoch; their number."""
     pairs = [(word, phones) for word, several in words.items() for phones in several]
     sources, targets = translator.pairs(*zip(*pairs))
     rows = tf.data.Dataset.from_tensor_slices((sources, targets))

@@ -114,7 +114,9 @@ def test_eleven_steps_are_one_call(exported):
     one = {"lengths": np.ones([2], "int32")}
     for t in range(11):
         given = {"x": x[:, t : t + 1], **one, **states}
-        found = {n: a.numpy() for n, a in loaded(**{n: tf.constant(a) for n, a in given.items()}).items()}
+        found = {
+            n: a.numpy() for n, a in loaded(**{n: tf.constant(a) for n, a in given.items()}).items()
+        }
         states = {name: found.pop(name) for name in states}
         stepped.append(found)
     joined = {name: np.concatenate([s[name] for s in stepped], axis=1) for name in stepped[0]}

@@ -13,10 +13,7 @@ from keras_rnnx.serving import export_lite, export_onnx
 
 STEPS, UNITS = 9, 128
 FIRST = ("lstm", "rnn_stack", "both_lstm")
-EACH = [
-    pytest.param(name, marks=() if name in FIRST else pytest.mark.slow)
-    for name in sorted(ALL)
-]
+EACH = [pytest.param(name, marks=() if name in FIRST else pytest.mark.slow) for name in sorted(ALL)]
 
 
 class Lite:
@@ -78,7 +75,7 @@ def test_lite_single_steps(name, tmp_path):
         np.testing.assert_allclose(joined, value, rtol=0, atol=1e-5)
 
 
-# -- quantized --------------------------------------------------------------------------------------
+# -- quantized ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +166,7 @@ def test_lite_streams_no_layer_that_looks_ahead(tmp_path):
         export_lite(model, tmp_path / "m.tflite")
 
 
-# -- ONNX -------------------------------------------------------------------------------------------
+# -- ONNX -----------------------------------------------------------------------------------------
 
 
 def runtime(path):

@@ -16,7 +16,7 @@ from keras_rnnx.engine import cudnn
 
 # Up to so many rows the LSTM kernel of a CPU is faster than a loop of single operations
 # (`python -m benchmarks.serving`); beyond, its products cost more than the loop's overhead.
-ROWS = 8
+ROWS = 4
 
 
 def run(kind, x, weights, states, loop, *, mask=None, last_only, zero_masked):

@@ -79,60 +79,70 @@ def _node(tensor):
 
 def faults(graph):
     """`[(signature, fault, sentence)]` of what a server would stumble over."""
-    found = []
-    for key, signature in signatures(graph).items():
-        tell = lambda fault, sentence: found.append((key, fault, sentence))
-        ops, must_compile = reachable(graph, key)
-        if not signature.outputs:
-            tell("outputs", "It has no outputs: nothing can be asked of it.")
-        if must_compile:
-            tell(
-                "must compile",
-                f"It must be compiled by XLA ({_some(must_compile)}), which TensorFlow Serving has "
-                "switched off: every request would fail. Export with keras_rnnx.serving.export, or "
-                "inside keras_rnnx.portable().",
-            )
-        unknown = {op for op in ops if not has_cpu_kernel(op)}
-        if unknown:
-            tell(
-                "no CPU kernel",
-                f"It needs operations that no stock server has on a CPU: {_some(unknown)}.",
-            )
-        drawn = {op for op in ops if "Random" in op or op in ("Multinomial", "StatelessMultinomial")}
-        if drawn:
-            tell(
-                "random",
-                f"It draws random numbers ({_some(drawn)}), so that the same request has different "
-                "answers: export the model with training=False.",
-            )
-        assigned = {op for op in ops if "Assign" in op or op.startswith("ResourceScatter")}
-        if assigned:
-            tell(
-                "assignment",
-                f"It assigns to variables ({_some(assigned)}): all clients share them, and they are "
-                "lost with the version. Give states in and out, as the signature `step` does.",
-            )
-        if not signature.inputs:
-            tell(
-                "no inputs",
-                "It has no inputs, and REST cannot call it: give it one that carries the batch.",
-            )
-        for way, tensors in (("input", signature.inputs), ("output", signature.outputs)):
-            for name, info in tensors.items():
-                sizes = [d.size for d in info.tensor_shape.dim]
-                if not info.tensor_shape.unknown_rank and (not sizes or sizes[0] != -1):
-                    tell(
-                        "batch axis",
-                        f"The {way} {name!r} has the shape {sizes}, expected the batch, of any size, "
-                        "first: requests could not be put together.",
-                    )
-                if info.dtype in HALVES:
-                    tell(
-                        "dtype",
-                        f"The {way} {name!r} is {types_pb2.DataType.Name(info.dtype)}, which REST "
-                        "cannot send: cast to float32.",
-                    )
-    return found
+    return [
+        (key, fault, sentence)
+        for key, signature in signatures(graph).items()
+        for found in (_of_operations(reachable(graph, key)), _of_border(signature))
+        for fault, sentence in found
+    ]
+
+
+def _of_operations(reached):
+    """`(fault, sentence)` of what a signature reaches."""
+    ops, must_compile = reached
+    if must_compile:
+        yield (
+            "must compile",
+            f"It must be compiled by XLA ({_some(must_compile)}), which TensorFlow Serving has "
+            "switched off: every request would fail. Export with keras_rnnx.serving.export, or "
+            "inside keras_rnnx.portable().",
+        )
+    unknown = {op for op in ops if not has_cpu_kernel(op)}
+    if unknown:
+        yield (
+            "no CPU kernel",
+            f"It needs operations that no stock server has on a CPU: {_some(unknown)}.",
+        )
+    drawn = {op for op in ops if "Random" in op or op in ("Multinomial", "StatelessMultinomial")}
+    if drawn:
+        yield (
+            "random",
+            f"It draws random numbers ({_some(drawn)}), so that the same request has different "
+            "answers: export the model with training=False.",
+        )
+    assigned = {op for op in ops if "Assign" in op or op.startswith("ResourceScatter")}
+    if assigned:
+        yield (
+            "assignment",
+            f"It assigns to variables ({_some(assigned)}): all clients share them, and they are "
+            "lost with the version. Give states in and out, as the signature `step` does.",
+        )
+
+
+def _of_border(signature):
+    """`(fault, sentence)` of what a signature takes and gives."""
+    if not signature.outputs:
+        yield "outputs", "It has no outputs: nothing can be asked of it."
+    if not signature.inputs:
+        yield (
+            "no inputs",
+            "It has no inputs, and REST cannot call it: give it one that carries the batch.",
+        )
+    for way, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+        for name, info in tensors.items():
+            sizes = [d.size for d in info.tensor_shape.dim]
+            if not info.tensor_shape.unknown_rank and (not sizes or sizes[0] != -1):
+                yield (
+                    "batch axis",
+                    f"The {way} {name!r} has the shape {sizes}, expected the batch, of any size, "
+                    "first: requests could not be put together.",
+                )
+            if info.dtype in HALVES:
+                yield (
+                    "dtype",
+                    f"The {way} {name!r} is {types_pb2.DataType.Name(info.dtype)}, which REST "
+                    "cannot send: cast to float32.",
+                )
 
 
 def _some(names):

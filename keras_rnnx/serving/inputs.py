@@ -109,7 +109,9 @@ class Inputs:
             lengths = given.get(self.lengths_of.get(name))  # without them all steps are real
             if lengths is not None:
                 mask = tf.sequence_mask(lengths, tf.shape(value)[1])
-                wide = tf.reshape(mask, [*tf.unstack(tf.shape(mask)), *[1] * (len(value.shape) - 2)])
+                wide = tf.reshape(
+                    mask, [*tf.unstack(tf.shape(mask)), *[1] * (len(value.shape) - 2)]
+                )
                 value = tf.where(wide, value, tf.cast(self.fill, value.dtype))
             values.append(tf.cast(value, keras.backend.standardize_dtype(tensor.dtype)))
             masks.append(mask)

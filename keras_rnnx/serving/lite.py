@@ -79,9 +79,7 @@ def export_lite(model, path, *, steps=None, batch=1, quantize="float32", calibra
         )
         if done.returncode:
             words = [line for line in done.stderr.splitlines() if line.strip()] or ["no word"]
-            raise RuntimeError(
-                f"The converter ended with status {done.returncode}: {words[-1]}"
-            )
+            raise RuntimeError(f"The converter ended with status {done.returncode}: {words[-1]}")
         part = path.with_name(f"unfinished_{path.name}")
         part.write_bytes((folder / "out").read_bytes())
         os.replace(part, path)
@@ -139,7 +137,9 @@ class _Small:
         count = len(next(iter(flat.values()))) // batch
         wanted = {spec.name: spec for spec in self.specs}
         if self.steps is not None:
-            cut = {n: a[:, : self.steps] if n in self.inputs.lengths_of else a for n, a in flat.items()}
+            cut = {
+                n: a[:, : self.steps] if n in self.inputs.lengths_of else a for n, a in flat.items()
+            }
             return {
                 name: a[: count * batch].reshape(count, *wanted[name].shape).astype(a.dtype)
                 for name, a in cut.items()
@@ -155,7 +155,8 @@ class _Small:
             states = {s.name: np.zeros(s.shape, "float32") for s in self.specs[len(rows) :]}
             for t in range(next(iter(rows.values())).shape[1]):
                 now = {
-                    n: a[:, t : t + 1] if n in self.inputs.lengths_of else a for n, a in rows.items()
+                    n: a[:, t : t + 1] if n in self.inputs.lengths_of else a
+                    for n, a in rows.items()
                 }
                 for name, value in {**now, **states}.items():
                     seen[name].append(np.asarray(value))

@@ -54,9 +54,7 @@ def _of_steps(inputs):
     def whole(*tensors):
         return inputs.call(*inputs.read(dict(zip(inputs.specs, tensors, strict=True))))
 
-    made = {
-        "serving_default": Signature(whole, list(inputs.specs.values()), inputs.example)
-    }
+    made = {"serving_default": Signature(whole, list(inputs.specs.values()), inputs.example)}
     why = {"decode": "it is no model from sequences to sequences (`keras_rnnx.seq2seq`)."}
     try:
         streamed = _streamed(inputs)

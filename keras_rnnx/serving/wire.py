@@ -2,8 +2,8 @@
 
 Declared here by the numbers and types of their fields (tensorflow_serving/apis: model.proto,
 predict.proto, prediction_log.proto), so that neither needs the package `tensorflow-serving-api`,
-which would install another TensorFlow beside `tensorflow-cpu`. Fields that are not used are left out;
-the format skips what it does not know.
+which would install another TensorFlow beside `tensorflow-cpu`. Fields that are not used are left
+out; the format skips what it does not know.
 """
 
 import numpy as np

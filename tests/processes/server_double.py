@@ -142,9 +142,7 @@ class Rest(http.server.BaseHTTPRequestHandler):
         model, key = self.server.model, body.get("signature_name", "serving_default")
         try:
             signature = model.signatures[key]
-            inputs = {
-                n: array(body["inputs"][n], i.dtype) for n, i in signature.inputs.items()
-            }
+            inputs = {n: array(body["inputs"][n], i.dtype) for n, i in signature.inputs.items()}
             found = {n: listed(a) for n, a in model.predict(key, inputs).items()}
         except Exception as error:  # a client hears what is wrong, whatever it is
             return self.answer(400, {"error": f"{type(error).__name__}: {error}"})
