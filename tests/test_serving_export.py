@@ -317,6 +317,11 @@ def test_versions_follow_each_other(tmp_path):
     [
         (small, {"signatures": ["steps"]}, "signatures has 'steps', expected some of"),
         (small, {"signatures": ["decode"]}, "no model from sequences to sequences"),
+        (
+            lambda: keras.Sequential([keras.Input((None, D)), rnnx.GRU(U, stateful="any_batch")]),
+            {},
+            "all clients would share its state",
+        ),
         (small, {"preprocess": {"y": None}}, "names y, and the model has the inputs inputs"),
         (
             lambda: keras.Sequential(

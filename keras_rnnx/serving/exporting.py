@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rnnx import engine
+from keras_rnnx.layers import everything
 from keras_rnnx.serving import notes
 from keras_rnnx.serving import signatures as making
 from keras_rnnx.serving import wire
@@ -73,7 +74,7 @@ def export(
 
     Raises:
         ValueError: for signatures that the model cannot have, with the reason; for a model whose
-            answers change with what the padding of a request holds.
+            answers change with what the padding of a request holds, or that is stateful.
         FileExistsError: for a version that is there already.
 
     Example:
@@ -86,6 +87,7 @@ def export(
     ('1', ['assets', 'assets.extra'])
     """
     directory = Path(directory).resolve()
+    _check_stateless(model)
     version = _version(directory, version)
     made, left_out = making.make(model, signatures, example, preprocess)
     directory.mkdir(parents=True, exist_ok=True)
@@ -114,6 +116,16 @@ def export(
             if key not in made:
                 print(f"  without {key}: {why}")
     return directory / str(version)
+
+
+def _check_stateless(model):
+    for layer in everything(model):
+        if getattr(layer, "stateful", False):
+            raise ValueError(
+                f"{layer.name} has stateful=True, and on a server all clients would share its "
+                "state. Make it stateless: the signature `step` has states in and out. (Keras' own "
+                "`model.export` writes the state, shared as it is.)"
+            )
 
 
 def _version(directory, version):
