@@ -1,5 +1,7 @@
 """LiteRT and ONNX: the same answers, from built-in operations only."""
 
+import re
+
 import descriptors
 import keras
 import numpy as np
@@ -101,11 +103,14 @@ def accuracy_of(lite, x, y, given="inputs"):
     return np.mean(right)
 
 
-def test_lite_weights_in_int8(task, tmp_path):
+def test_lite_weights_in_int8(task, tmp_path, capsys):
     model, x, y = task
     accuracy = np.mean(model.predict(x, verbose=0).argmax(-1) == y)
     assert accuracy > 0.9
-    lite = Lite(export_lite(model, tmp_path / "m.tflite", steps=STEPS, quantize="dynamic"))
+    path = export_lite(model, tmp_path / "m.tflite", steps=STEPS, quantize="dynamic")
+    said = re.search(r"tflite: ([\d,]+) bytes .*within (\S+) of", capsys.readouterr().out)
+    assert int(said[1].replace(",", "")) == path.stat().st_size and 0 < float(said[2]) < 0.1
+    lite = Lite(path)
     assert not lite.flex()
     assert abs(accuracy_of(lite, x, y) - accuracy) <= 0.01
     every = lite.interpreter

@@ -18,7 +18,9 @@ from keras_rnnx.serving.signatures import States
 QUANTIZED = ("float32", "dynamic", "int8")
 
 
-def export_lite(model, path, *, steps=None, batch=1, quantize="float32", calibration=None):
+def export_lite(
+    model, path, *, steps=None, batch=1, quantize="float32", calibration=None, verbose=True
+):
     """Write a model for LiteRT (TensorFlow Lite), of built-in operations only: no Flex ops.
 
     With `steps` it takes whole sequences of that length. Without, it takes a single step, `[B, 1,
@@ -37,6 +39,7 @@ def export_lite(model, path, *, steps=None, batch=1, quantize="float32", calibra
             crashes), so sequences are then unrolled, which takes a model that goes forward.
         calibration: for "int8": what real inputs look like, `[N, T, ...]`, nested as the model's
             inputs are, or at least `batch` rows of them.
+        verbose: whether to print the size of the file and how far its answers are from the model's.
 
     Returns:
         The path.
@@ -51,7 +54,7 @@ def export_lite(model, path, *, steps=None, batch=1, quantize="float32", calibra
     >>> import keras, keras_rnnx, tempfile
     >>> from keras_rnnx.serving import export_lite
     >>> model = keras.Sequential([keras.Input((None, 3)), keras_rnnx.GRU(4)])
-    >>> export_lite(model, tempfile.mkdtemp() + "/model.tflite").stat().st_size > 0
+    >>> export_lite(model, tempfile.mkdtemp() + "/model.tflite", verbose=False).stat().st_size > 0
     True
     """
     if quantize not in QUANTIZED:
@@ -83,6 +86,12 @@ def export_lite(model, path, *, steps=None, batch=1, quantize="float32", calibra
         part = path.with_name(f"unfinished_{path.name}")
         part.write_bytes((folder / "out").read_bytes())
         os.replace(part, path)
+    if verbose:
+        floats = 4 * model.count_params()
+        print(
+            f"Written to {path}: {path.stat().st_size:,} bytes (weights in float32: {floats:,}), "
+            f"answers within {small.difference(path, function):.1e} of the model's"
+        )
     return path
 
 
@@ -128,6 +137,19 @@ class _Small:
         with stream.opened():
             found = self.inputs.call(*self.inputs.read(now))
         return found, stream.last
+
+    def difference(self, path, function):
+        """How far the answers of the file are from those of the function, to numbers made up."""
+        rng = np.random.default_rng(0)
+        given = {
+            spec.name: rng.normal(size=spec.shape).astype("float32")
+            if spec.dtype.is_floating
+            else np.ones(spec.shape, spec.dtype.as_numpy_dtype)
+            for spec in self.specs
+        }
+        expected = function(*map(tf.constant, given.values()))
+        found = tf.lite.Interpreter(str(path)).get_signature_runner("serving_default")(**given)
+        return max(np.abs(found[name] - value).max() for name, value in expected.items())
 
     def calibration(self, rows):
         """`{input: [N, batch, ...]}` of what the converter shall see."""
