@@ -226,6 +226,7 @@ def test_a_case_from_end_to_end(tmp_path, capsys):
     assert "### training/GRU/3x7x4x5" in printed and "Geometric mean over sizes" in printed
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_first_long_step():
     """In one table, over the default way of going back; all ways compute the same numbers."""
     case = Case("memory", "LSTM", 16, 60, 4, 5)

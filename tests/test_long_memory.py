@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_short_form(tmp_path):
     command = [sys.executable, ROOT / "examples" / "long_memory.py", "--quick", "--out", tmp_path]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

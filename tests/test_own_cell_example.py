@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_short_form(tmp_path):
     command = [sys.executable, ROOT / "examples" / "own_cell.py", "--quick"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -158,6 +158,7 @@ def in_threads(function, count):
     assert not errors, errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_decoding_with_options_of_each_row(protocol, tmp_path_factory):
     letters = keras.layers.TextVectorization(split="character", vocabulary=list("abcdefg"))

@@ -68,7 +68,7 @@ ALL = {d.name for d in descriptors.ALL}
 CAUSAL = {d.name for d in descriptors.ALL if d.causal}
 GROUPS = [
     pytest.param(FAST, id="causal"),
-    pytest.param(FAST_BOTH, id="both"),
+    pytest.param(FAST_BOTH, id="both", marks=pytest.mark.slow),
     *(
         pytest.param(sorted(part), id=f"every {name} layer", marks=pytest.mark.slow)
         for name, part in {"causal": CAUSAL, "other": ALL - CAUSAL}.items()

@@ -323,6 +323,7 @@ def undisturbed(tmp_path_factory):
     return list(np.load(path).values())
 
 
+@pytest.mark.slow
 def test_killed_while_it_wrote_a_checkpoint(undisturbed, tmp_path):
     """The earlier checkpoint is intact, what was begun is removed, the end is the same bits."""
     folder, weights = tmp_path / "checkpoints", tmp_path / "weights.npz"
