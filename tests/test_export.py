@@ -6,12 +6,13 @@ answered by a process that has the session loader, no XLA and nothing of ours.
 
 import keras
 import numpy as np
-import processes
 import pytest
 import tensorflow as tf
 from helpers import B, D, T, U, inputs, weights_like
 from saved_graph import reachable, strangers
 from subject import IS_KERAS, rnnx
+
+from keras_rnnx.serving import checking, graph
 
 NOISE = {"dropout": 0.3, "recurrent_dropout": 0.2}
 # Other sizes than those of the training; the last one ends in padding (zeros are masked).
@@ -85,15 +86,12 @@ def saved(trained, tmp_path_factory):
     return path
 
 
-def answers_of_a_server(path, requests, folder):
+def answers_of_a_server(path, requests):
     """What the clean process answers, one dict of outputs per request."""
-    np.savez(folder / "requests.npz", *requests)
-    processes.run("serve.py", path, folder / "requests.npz", folder / "answers.npz", cwd=folder)
-    found = np.load(folder / "answers.npz")
-    return [
-        {k.split("_", 1)[1]: found[k] for k in found if k.startswith(f"{i}_")}
-        for i in range(len(requests))
-    ]
+    (name,) = graph.read(path).signature_def["serving_default"].inputs
+    found = checking.answers(path, [("serving_default", {name: x}) for x in requests])
+    assert not any(isinstance(answer, str) for answer in found), found
+    return found
 
 
 @pytest.mark.parametrize("kind", ["exported", pytest.param("saved", marks=pytest.mark.slow)])
@@ -127,7 +125,7 @@ def test_our_own_layers_in_a_clean_process(tmp_path):
     assert not must_compile
     assert not strangers(ops)
     assert not {op for op in ops if "Random" in op or op.startswith("Assign")}
-    for x, answer in zip(REQUESTS, answers_of_a_server(tmp_path / "model", REQUESTS, tmp_path)):
+    for x, answer in zip(REQUESTS, answers_of_a_server(tmp_path / "model", REQUESTS)):
         (output,) = answer.values()
         np.testing.assert_allclose(output, model(x, training=False), rtol=1e-4, atol=1e-5)
 
@@ -140,7 +138,7 @@ def test_loaded_as_a_layer_of_keras(exported, trained):
 
 
 def test_answered_by_a_process_without_us(exported, trained, tmp_path):
-    for x, answer in zip(REQUESTS, answers_of_a_server(exported, REQUESTS, tmp_path), strict=True):
+    for x, answer in zip(REQUESTS, answers_of_a_server(exported, REQUESTS), strict=True):
         (output,) = answer.values()
         np.testing.assert_allclose(output, trained(x, training=False), rtol=1e-5, atol=1e-6)
 
@@ -154,7 +152,7 @@ def test_session_loader_refuses_a_compiled_function(tmp_path):
     tf.saved_model.save(module, str(tmp_path / "model"), signatures=module.serve)
     assert reachable(tmp_path / "model")[1]
     with pytest.raises(AssertionError, match="XLA compilation disabled"):
-        answers_of_a_server(tmp_path / "model", [inputs()], tmp_path)
+        answers_of_a_server(tmp_path / "model", [inputs()])
 
 
 def test_training_baked_in_is_exported_inside_portable(tmp_path):
@@ -168,7 +166,7 @@ def test_training_baked_in_is_exported_inside_portable(tmp_path):
         model.export(tmp_path / "model", verbose=False)
     ops, must_compile = reachable(tmp_path / "model")
     assert not must_compile and not strangers(ops)
-    answers = answers_of_a_server(tmp_path / "model", [inputs()] * 2, tmp_path)
+    answers = answers_of_a_server(tmp_path / "model", [inputs()] * 2)
     first, second = (next(iter(a.values())) for a in answers)
     assert first.shape == (B, 2 * U) and np.isfinite(first).all()
     assert not np.array_equal(first, second), "the noise is gone"
@@ -199,7 +197,7 @@ def test_state_goes_on_between_requests(stateful, tmp_path):
     requests = [inputs(1), inputs(2), inputs(3)]
     if stateful == "any_batch":
         requests[1] = requests[1][:1]
-    answers = answers_of_a_server(tmp_path / "model", requests, tmp_path)
+    answers = answers_of_a_server(tmp_path / "model", requests)
     model.layers[-1].reset_state()
     for x, answer in zip(requests, answers, strict=True):
         (output,) = answer.values()

@@ -61,6 +61,7 @@ PLANTED = {
     "no CPU kernel": (in_python, [X], None),
     "no CPU kernel ": (cudnn, [X], None),
     "random": (lambda x: {"y": x + tf.random.normal(tf.shape(x))}, [X], None),
+    "random ": (lambda x: {"y": x + tf.random.truncated_normal(tf.shape(x))}, [X], None),
     "assignment": (lambda x: {"y": x + COUNTER.assign_add(1.0)}, [X], COUNTER),
     "batch axis": (lambda x: {"y": tf.transpose(x)}, [X], None),
     "batch axis ": (lambda x: {"y": x}, [tf.TensorSpec([], tf.float32, name="x")], None),
@@ -118,6 +119,14 @@ def test_variables_that_no_session_finds(tmp_path):
     served = tf.saved_model.load(str(path)).signatures["serving_default"]
     assert served(x=tf.ones([2, 3]))["y"].shape == (2, 2)
     assert "request" in of_kind(path)
+
+
+def test_an_answer_that_is_missing(sound, tmp_path):
+    path = copied(sound, tmp_path)
+    answers = dict(np.load(path / exporting.ANSWERS))
+    del answers["0/output"]
+    np.savez(path / exporting.ANSWERS, **answers)
+    assert of_kind(path) == {"answers"}
 
 
 @pytest.mark.parametrize("kind", ["missing", "torn", "other inputs", "wrong width", "too many"])

@@ -40,7 +40,7 @@ def quiet(recwarn):
     """TensorFlow says on every use that its interpreter moves to another package."""
 
 
-def model_with(layer, batch=None):
+def model_with(layer):
     x = keras.Input((None, D), name="x")
     model = keras.Model(x, {"y": keras.layers.Dense(3)(layer(x))})
     model.set_weights(weights_like(model))

@@ -16,9 +16,10 @@ LEAST_STEPS = {"plain": 512, "compiled": 4096}  # a step of a compiled loop cost
 class Plan(NamedTuple):
     """How a layer runs its loop.
 
-    backend: "cudnn" (one call for the whole sequence, on a GPU), "compiled" (XLA, hand-written
-        backward pass), "plain" (the same loop as stock TensorFlow ops) or "differentiated" (stock
-        ops, differentiated by TensorFlow).
+    backend: "cudnn" (one call for the whole sequence, on a GPU), "any_device" (that on a GPU and
+        stock ops on a CPU, in an export), "compiled" (XLA, hand-written backward pass), "plain"
+        (the same loop as stock TensorFlow ops) or "differentiated" (stock ops, differentiated by
+        TensorFlow).
     saves: whether the forward pass keeps what the backward pass needs; otherwise the backward
         pass, if one comes, runs forward again.
     reasons: sentences, one for each choice that was made.

@@ -133,19 +133,18 @@ def _requests(version, known, faults):
 def _replay(version, requests, faults):
     """The largest difference of the answers from those that were written, by signature."""
     path = version / exporting.ANSWERS
-    expected = dict(np.load(path)) if path.exists() else {}
+    expected, largest = dict(np.load(path)) if path.exists() else {}, {}
     if not expected:
         faults.append(Fault("", "answers", "No answers were written with it to compare with."))
-    largest = {}
     for k, ((signature, _), answer) in enumerate(zip(requests, answers(version, requests))):
         if isinstance(answer, str):
             faults.append(Fault(signature, "request", f"A warm-up request fails: {answer}"))
             continue
         for name, value in answer.items():
             known = expected.get(f"{k}/{name}")
-            if known is not None:
-                difference = _difference(np.asarray(value), known)
-                largest[signature] = max(largest.get(signature, 0.0), difference)
+            # Without an answer to compare with it counts as another one.
+            difference = np.inf if known is None else _difference(np.asarray(value), known)
+            largest[signature] = max(largest.get(signature, 0.0), difference)
     for signature, difference in largest.items():
         if not difference <= TOLERANCE:
             faults.append(

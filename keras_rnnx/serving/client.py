@@ -99,15 +99,16 @@ class Stream:
     def feed(self, chunk, lengths=None):
         """`{output: array}` for a chunk `[B, T, ...]`, or a dict of them by the inputs' names.
 
-        lengths: how many steps of each row are real; None for all.
+        lengths: how many steps of each row are real; None for all. A model with several sequences
+            gets them in the dict, as `NAME_lengths`.
         """
         chunk = chunk if isinstance(chunk, dict) else {"inputs": chunk}
         chunk = {name: _array(value) for name, value in chunk.items()}
-        rows, steps = next(iter(chunk.values())).shape[:2]
-        if lengths is None:
-            lengths = np.full([rows], steps)
-        given = {"lengths": np.asarray(lengths, np.int32), **chunk}
-        found = self.client.predict({**given, **self.states}, STEP)
+        if not any(name.endswith("lengths") for name in chunk):
+            rows, steps = next(iter(chunk.values())).shape[:2]
+            lengths = np.full([rows], steps) if lengths is None else lengths
+            chunk["lengths"] = np.asarray(lengths, np.int32)
+        found = self.client.predict({**chunk, **self.states}, STEP)
         self.states = {name: found.pop(name) for name in self.states}
         return found
 

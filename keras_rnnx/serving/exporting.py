@@ -170,7 +170,7 @@ def _answer(function, request):
 def _check_padding(model, made, functions):
     """Refuse a model whose answers change with what the padding of a request holds.
 
-    The first row is asked alone, and once more beside itself with padding as a server makes it.
+    The first row is asked alone, and once more with padding behind it, as a server makes it.
     """
     one = made["serving_default"]
     lengths = [name for name in one.example if name.endswith("lengths")]

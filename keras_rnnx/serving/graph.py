@@ -103,7 +103,7 @@ def _of_operations(reached):
             "no CPU kernel",
             f"It needs operations that no stock server has on a CPU: {_some(unknown)}.",
         )
-    drawn = {op for op in ops if "Random" in op or op in ("Multinomial", "StatelessMultinomial")}
+    drawn = {op for op in ops if any(word in op for word in DRAW)}
     if drawn:
         yield (
             "random",
@@ -150,6 +150,8 @@ def _some(names):
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
+# In the names of operations that draw random numbers.
+DRAW = ("Random", "Multinomial", "TruncatedNormal", "RngSkip", "RngReadAndSkip")
 # They call back into the Python that wrote them, and only there is a kernel.
 OF_PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 

@@ -19,7 +19,15 @@ QUANTIZED = ("float32", "dynamic", "int8")
 
 
 def export_lite(
-    model, path, *, steps=None, batch=1, quantize="float32", calibration=None, verbose=True
+    model,
+    path,
+    *,
+    steps=None,
+    batch=1,
+    quantize="float32",
+    calibration=None,
+    example=None,
+    verbose=True,
 ):
     """Write a model for LiteRT (TensorFlow Lite), of built-in operations only: no Flex ops.
 
@@ -39,6 +47,7 @@ def export_lite(
             crashes), so sequences are then unrolled, which takes a model that goes forward.
         calibration: for "int8": what real inputs look like, `[N, T, ...]`, nested as the model's
             inputs are, or at least `batch` rows of them.
+        example: for a model of a class of its own, arrays nested as its inputs are.
         verbose: whether to print the size of the file and how far its answers are from the model's.
 
     Returns:
@@ -65,7 +74,7 @@ def export_lite(
             f"{'missing' if calibration is None else 'given'}: int8 needs to see what real inputs "
             "look like, and nothing else does."
         )
-    inputs = Inputs(model)
+    inputs = Inputs(model, example)
     small = _Small(inputs, batch, steps, unrolled=steps is None or quantize == "int8")
     function = frozen.traced(model, small.call, small.specs)
     path = Path(path)

@@ -7,7 +7,7 @@ from keras_rnnx.serving import frozen
 from keras_rnnx.serving import signatures as making
 
 
-def export_onnx(model, path, *, signature="serving_default", opset=17):
+def export_onnx(model, path, *, signature="serving_default", opset=17, example=None):
     """Write a model as ONNX, with any number of rows and steps.
 
     Args:
@@ -17,6 +17,7 @@ def export_onnx(model, path, *, signature="serving_default", opset=17):
             states as inputs and outputs, see `keras_rnnx.serving.export`; the outputs are called
             `next_` and the name of the input.
         opset: the version of ONNX' operators.
+        example: for a model of a class of its own, arrays nested as its inputs are.
 
     Returns:
         The path.
@@ -27,9 +28,11 @@ def export_onnx(model, path, *, signature="serving_default", opset=17):
 
     Example:
 
+    >>> import keras, keras_rnnx, tempfile
     >>> from keras_rnnx.serving import export_onnx
-    >>> export_onnx.__name__
-    'export_onnx'
+    >>> model = keras.Sequential([keras.Input((None, 3)), keras_rnnx.GRU(4)])
+    >>> export_onnx(model, tempfile.mkdtemp() + "/model.onnx").stat().st_size > 0
+    True
     """
     try:
         import tf2onnx
@@ -39,7 +42,7 @@ def export_onnx(model, path, *, signature="serving_default", opset=17):
         ) from error
     if signature not in ("serving_default", "step"):
         raise ValueError(f"signature is {signature!r}, expected 'serving_default' or 'step'.")
-    made, why = making.make(model)
+    made, why = making.make(model, example=example)
     if signature not in made:
         raise ValueError(f"{model.name} cannot have the signature 'step': {why['step']}")
     one = made[signature]

@@ -38,7 +38,8 @@ def _answer(tf, session, loaded, signature, inputs):
         fetches = {name: info.name for name, info in signature.outputs.items()}
         return session.run(fetches, feeds)
     except (KeyError, ValueError, tf.errors.OpError) as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        # In one line: what went wrong often stands below where it went wrong.
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 if __name__ == "__main__":

@@ -38,10 +38,6 @@ class Rest:
             outputs = {next(iter(described)): outputs}
         return {name: _as_array(outputs[name], dtype) for name, dtype in described.items()}
 
-    def inputs(self, signature, timeout):
-        """Names of the inputs of a signature."""
-        return list(self._signature(signature, timeout)["inputs"])
-
     def _outputs(self, signature, timeout):
         """`{output: dtype}`."""
         outputs = self._signature(signature, timeout)["outputs"]

@@ -61,19 +61,17 @@ class Model:
         return self.session.run({n: o.name for n, o in signature.outputs.items()}, feeds)
 
     def batches(self):
-        left = []
         while True:
-            left.append(self.waiting.get())
+            came = [self.waiting.get()]
             try:
                 while True:
-                    left.append(self.waiting.get(timeout=WAIT))
-            except queue.Empty:
-                pass
-            key = left[0][0]
-            now, left = [r for r in left if r[0] == key], [r for r in left if r[0] != key]
-            for other in left:
-                self.waiting.put(other)
-            left = []
+                    came.append(self.waiting.get(timeout=WAIT))
+            except queue.Empty:  # nobody else asks now
+                key = came[0][0]
+            now = [request for request in came if request[0] == key]
+            for other in came:
+                if other[0] != key:
+                    self.waiting.put(other)
             try:
                 self.together(key, now)
             except Exception as error:  # whatever it is, those who wait have to hear of it
