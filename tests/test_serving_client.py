@@ -1,5 +1,6 @@
 """Clients against a server: TensorFlow Serving where it is installed, else a double of it."""
 
+import re
 import shutil
 import socket
 import subprocess
@@ -28,7 +29,7 @@ class Server:
     """A server for one model: its addresses, and how to ask the double for more."""
 
     def __init__(self, directory, batching):
-        self.name, self.double = directory.name, REAL is None
+        self.directory, self.name, self.double = directory, directory.name, REAL is None
         if self.double:
             script = processes.HERE / "server_double.py"
             command = [sys.executable, "-I", script, directory, directory.name]
@@ -186,6 +187,27 @@ def test_what_the_server_refuses(protocol, server):
     with serving.Client(server.addresses[protocol], "another") as client:
         with pytest.raises(ValueError, match="another"):
             client.predict({"x": np.ones((1, 2, D), "float32"), "lengths": [2]})
+
+
+@pytest.mark.parametrize("language", ["python", "sh"])
+def test_commands_of_the_readme_beside_the_versions(language, server, tmp_path):
+    """They are for a server at the usual ports, and here asked of the one that runs."""
+    text = (server.directory / "README.md").read_text()
+    blocks = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    ports = {"http://localhost:8501": "rest", "localhost:8500": "grpc"}
+    asked = 0
+    for block in blocks:
+        for usual, protocol in ports.items():
+            block = block.replace(usual, server.addresses[protocol])
+        if language == "python":
+            exec(compile(block, "README.md", "exec"), {})
+        elif "curl" in block:
+            done = subprocess.run(block, shell=True, capture_output=True, text=True, check=True)
+            assert "outputs" in done.stdout, done.stdout
+        else:
+            continue
+        asked += 1
+    assert asked == 3, "serving_default, step and initial_state"
 
 
 @pytest.mark.parametrize("address", ["http://localhost:1", "localhost:1"])

@@ -1,19 +1,16 @@
 """Exports for a server: the same answers wherever they are loaded, whatever pads the requests."""
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
 
-
 import descriptors
 import keras
 import numpy as np
-import processes
 import pytest
 import tensorflow as tf
 from helpers import D, U, inputs, weights_like
+from processes import c_program
 
 import keras_rnnx as rnnx
 from keras_rnnx import serving
@@ -124,30 +121,77 @@ def test_eleven_steps_are_one_call(exported):
     assert_same(joined, expected(model, whole))
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler (gcc)")
+needs_compiler = pytest.mark.skipif(c_program.IS_MISSING, reason="there is no C compiler (gcc)")
+
+
+@needs_compiler
 def test_answers_of_a_c_program(exported, tmp_path):
     model, version, _ = exported
     request = requests_of(model, [7, 3, 1])
-    signature = graph.read(version).signature_def["serving_default"]
-    lib, include = tf.sysconfig.get_lib(), tf.sysconfig.get_include()
-    program = tmp_path / "run_sm"
-    libraries = ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"]
-    source = processes.HERE / "run_sm.c"
-    build = ["gcc", "-O1", "-Wall", "-Werror", f"-I{include}", source, "-o", program, f"-L{lib}"]
-    subprocess.run([*map(str, build), *libraries, f"-Wl,-rpath,{lib}"], check=True)
-    arguments = [str(len(request))]
-    for name, value in request.items():
-        (tmp_path / name).write_bytes(value.tobytes())
-        info = signature.inputs[name]
-        arguments += [info.name, info.dtype, value.ndim, *value.shape, tmp_path / name]
-    arguments.append(len(signature.outputs))
-    for name, info in signature.outputs.items():
-        arguments += [info.name, tmp_path / f"out_{name}"]
-    environment = {**os.environ, "SERVING_XLA_DEFAULT": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    subprocess.run([program, str(version), *map(str, arguments)], check=True, env=environment)
+    found = c_program.answers(version, "serving_default", request, tmp_path)
     wanted = expected(model, request)
-    read = lambda name: np.fromfile(tmp_path / f"out_{name}", "float32")
-    assert_same({name: read(name).reshape(wanted[name].shape) for name in wanted}, wanted)
+    assert_same({name: found[name].reshape(value.shape) for name, value in wanted.items()}, wanted)
+
+
+def assert_same_everywhere(found, version, signature, request, folder):
+    """What a session answered is what `tf.saved_model.load` and the program in C answer."""
+    given = {name: tf.constant(value) for name, value in request.items()}
+    loaded = tf.saved_model.load(str(version)).signatures[signature](**given)
+    others = [{name: value.numpy() for name, value in loaded.items()}]
+    if not c_program.IS_MISSING:
+        others.append(c_program.answers(version, signature, request, folder))
+    for other in others:
+        assert set(other) == set(found)
+        for name, value in found.items():
+            if value.dtype.kind == "f":
+                np.testing.assert_allclose(other[name].reshape(value.shape), value, atol=1e-6)
+            else:
+                np.testing.assert_array_equal(other[name].reshape(value.shape), value)
+
+
+def other_layers():
+    """What is not recurrent by itself: embedding, initial state, time distribution, pooling."""
+    words = keras.Input((None,), dtype="int32", name="words")
+    x = rnnx.Embedding(9, D, mask_zero=True, dropout=0.2)(words)
+    start = rnnx.InitialState([U])(x)
+    x = rnnx.GRU(U, return_sequences=True)(x, initial_state=start)
+    x = rnnx.TimeDistributed(keras.layers.Dense(U))(x)
+    pools = rnnx.MeanOverTime(), rnnx.MaxOverTime(), rnnx.LastOverTime(), rnnx.AttentionOverTime(3)
+    return keras.Model([words], {p.name: p(x) for p in pools}), None
+
+
+def attention_layer():
+    """A cell that attends to an embedding of words, and feeds its attention to the next step."""
+    words, x = keras.Input((None,), dtype="int32", name="words"), keras.Input((None, D), name="x")
+    memory = rnnx.Embedding(9, U, mask_zero=True)(words)
+    attention = rnnx.attention.BahdanauAttention(5)
+    cell = rnnx.AttentionCell(rnnx.LSTMCell(U), attention, input_feeding=True)
+    y = rnnx.RNN(cell, return_sequences=True)(x, constants={"memory": memory})
+    return keras.Model([words, x], {"y": y}), inputs(2, batch=2, steps=4)
+
+
+@pytest.mark.parametrize("make", [other_layers, attention_layer])
+def test_other_layers_with_every_loader(make, tmp_path):
+    model, x = make()
+    model.set_weights(weights_like(model))
+    version = serving.export(model, tmp_path / "m", verbose=False)
+    assert serving.check(version, verbose=False) == []
+    request = {"words": np.array([[3, 1, 5], [4, 8, 8]], "int32")}
+    if x is None:
+        request["lengths"] = np.array([3, 1], "int32")
+    else:
+        request["words_lengths"] = np.array([3, 1], "int32")
+        request |= {"x": x, "x_lengths": np.array([2, 4], "int32")}
+    (found,) = checking.answers(version, [("serving_default", request)])
+    assert_same_everywhere(found, version, "serving_default", request, tmp_path)
+    for k, length in enumerate([3, 1]):
+        alone = [request["words"][k : k + 1, :length]]
+        if x is not None:
+            alone.append(x[k : k + 1, : request["x_lengths"][k]])
+        for name, value in model(alone).items():
+            row = found[name][k : k + 1]
+            row = row[:, : value.shape[1]] if value.shape.rank == 3 else row
+            np.testing.assert_allclose(row, value, rtol=1e-5, atol=1e-6)
 
 
 # -- inputs, outputs and their names ------------------------------------------------------------
@@ -260,6 +304,7 @@ def test_decoding_of_ids(tmp_path):
         "length_penalty": np.array([0.0, 0.7, -0.5], "float32"),
     }
     (found,) = checking.answers(version, [("decode", request)])
+    assert_same_everywhere(found, version, "decode", request, tmp_path)
     for k in range(3):
         one = {name: value[k] for name, value in request.items()}
         alone = model.decode(
@@ -285,6 +330,7 @@ def test_decoding_of_strings(tmp_path):
     assert serving.check(version, verbose=False) == []
     texts = np.array([b"abc", b"g"], object)
     (found,) = checking.answers(version, [("serving_default", {"text": texts})])
+    assert_same_everywhere(found, version, "serving_default", {"text": texts}, tmp_path)
     assert found["text"].tolist() == translator(tf.constant(texts)).numpy().tolist()
     with pytest.raises(ValueError, match="answers whole sequences only"):
         serving.export(translator, tmp_path / "n", ["step"], verbose=False)

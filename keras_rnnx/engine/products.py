@@ -128,9 +128,7 @@ def with_matrices_split(run, calls, weights, batch):
     least = LEAST_TO_SPLIT // max(weights[c.name].shape.num_elements() for c in wanted)
     if isinstance(batch, int):
         return pieces() if batch >= least else run()
-    if xla.is_portable() and not xla.is_for_any_device():
-        return run()  # what converts the graph further stumbles over two loops in a choice
-    return tf.cond(batch >= least, pieces, run)
+    return tf.cond(batch >= least, pieces, run) if xla.may_choose() else run()
 
 
 def multiply(h, matrix, transpose):

@@ -12,6 +12,7 @@ Axes: T time (leading), C chunks, L steps of a chunk, B batch, U units.
 
 import tensorflow as tf
 
+from keras_rnnx.engine import xla
 from keras_rnnx.engine.backward import Full
 from keras_rnnx.engine.masking import select
 from keras_rnnx.engine.masking import with_steps
@@ -34,7 +35,7 @@ def worth_chunks(T, B, U, plan):
     known = isinstance(long, bool) and isinstance(narrow, bool)
     if known or long is False or narrow is False:
         return bool(long and narrow) if known else False
-    return tf.logical_and(long, narrow)
+    return tf.logical_and(long, narrow) if xla.may_choose() else False
 
 
 def run_in_chunks(a, b, h, chunks, *, plan, mask=None, steps=None, last_only, zero_masked):

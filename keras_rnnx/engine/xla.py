@@ -61,6 +61,14 @@ def is_for_any_device():
     return _any_device.get()
 
 
+def may_choose():
+    """Whether a graph may hold two loops and take one by sizes that are not known yet.
+
+    What converts a portable graph further (ONNX) stumbles over loops in a choice.
+    """
+    return is_for_any_device() or not is_portable()
+
+
 def is_enclosed():
     """Whether the caller compiles what is being traced."""
     return tf.__internal__.get_enclosing_xla_context() is not None

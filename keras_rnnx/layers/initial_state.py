@@ -58,6 +58,10 @@ class InitialState(keras.layers.Layer):
         if num_keys is not None:
             checks.positive("num_keys", num_keys)
         self.states = None
+        self.supports_masking = True  # of the inputs only their number is looked at
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None
 
     def build(self, inputs_shape):
         self.states = map_sizes(

@@ -106,7 +106,7 @@ def export(
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    for file, text in notes.files(directory, name, made, about).items():
+    for file, text in notes.files(name, made, about).items():
         part = directory / f"unfinished_{file}"
         part.write_text(text)
         os.replace(part, directory / file)

@@ -1,16 +1,17 @@
 """What lies beside the versions of a model: configurations of a server, and the commands for it."""
 
 import json
+import shlex
 
 import numpy as np
 
 
-def files(directory, name, signatures, about):
+def files(name, signatures, about):
     """`{file name: text}`."""
     return {
         "models.config": _models(name),
         "batching.config": BATCHING,
-        "README.md": _readme(directory, name, signatures, about),
+        "README.md": _readme(name, signatures, about),
     }
 
 
@@ -37,8 +38,8 @@ pad_variable_length_inputs: true
 """
 
 
-def _readme(directory, name, signatures, about):
-    parts = [f"# {name}\n", _server(directory, name)]
+def _readme(name, signatures, about):
+    parts = [f"# {name}\n", _server(name)]
     for key, signature in signatures.items():
         parts.append(_of_signature(name, key, signature))
     packages = ", ".join(f"{package} {number}" for package, number in about["packages"].items())
@@ -46,7 +47,7 @@ def _readme(directory, name, signatures, about):
     return "\n".join(parts)
 
 
-def _server(directory, name):
+def _server(name):
     return f"""\
 Serve it (REST on port 8501, gRPC on port 8500; requests are put together into batches):
 
@@ -57,17 +58,13 @@ docker run --rm -p 8500:8500 -p 8501:8501 \\
   --enable_batching --batching_parameters_file=/models/{name}/batching.config
 ```
 
-run in this folder. A further version in it is taken up without a restart. Look at a version before
-it is served:
+run in this folder. A further version in it is taken up without a restart. Look at the newest one
+before it is served:
 
 ```sh
-python -m keras_rnnx.serving.check {directory.name}/{max_version(directory)}
+python -m keras_rnnx.serving.check .
 ```
 """
-
-
-def max_version(directory):
-    return max(int(p.name) for p in directory.glob("*") if p.name.isdigit())
 
 
 def _of_signature(name, key, signature):
@@ -85,7 +82,7 @@ def _of_signature(name, key, signature):
 {rows}
 
 ```sh
-curl http://localhost:8501/v1/models/{name}:predict -d '{body}'
+curl http://localhost:8501/v1/models/{name}:predict -d {shlex.quote(body)}
 ```
 
 ```python
