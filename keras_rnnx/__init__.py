@@ -9,6 +9,8 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from keras_rnnx import attention
+from keras_rnnx import interop
+from keras_rnnx import models
 from keras_rnnx import seq2seq
 from keras_rnnx.attention import AttentionCell
 from keras_rnnx.cells import CellSpec
@@ -18,6 +20,7 @@ from keras_rnnx.engine import Checkpointed
 from keras_rnnx.engine import Full
 from keras_rnnx.engine import Truncated
 from keras_rnnx.engine import portable
+from keras_rnnx.interop import accelerate
 from keras_rnnx.layers import AttentionOverTime
 from keras_rnnx.layers import Bidirectional
 from keras_rnnx.layers import Cell
@@ -117,6 +120,7 @@ __all__ = [
     "VariationalLSTMCell",
     "Weight",
     "__version__",
+    "accelerate",
     "bucket_by_length",
     "mc_predict",
     "portable",

@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "seq2seq": {"engine", "layers", "seq2seq"},
     "data": {"data"},
     "datasets": {"datasets"},
+    "interop": {"attention", "cells", "engine", "interop", "layers"},
+    "models": {"interop", "layers", "models"},
     "monte_carlo": {"layers"},
     "serving": {"engine", "layers", "serving", "streaming", "version"},
     "streaming": {"layers"},
@@ -38,7 +40,13 @@ SPECS = [
 ]
 PUBLIC = {name: getattr(keras_rnnx, name) for name in keras_rnnx.__all__ if name[0] != "_"}
 # Rooms that have a name in public, and what is in them.
-ROOMS = (keras_rnnx.attention, keras_rnnx.seq2seq, keras_rnnx.serving)
+ROOMS = (
+    keras_rnnx.attention,
+    keras_rnnx.interop,
+    keras_rnnx.models,
+    keras_rnnx.seq2seq,
+    keras_rnnx.serving,
+)
 for room_of in ROOMS:
     PUBLIC |= {name: getattr(room_of, name) for name in room_of.__all__}
 

@@ -7,6 +7,8 @@ import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [
+    "coming_from_keras.md",
+    "coming_from_pytorch.md",
     "coming_from_tensorflow_addons.md",
     "long_sequences.md",
     "regularization.md",

@@ -12,6 +12,8 @@ from keras_rnnx.cells.indrnn import IndRNNSpec
 from keras_rnnx.cells.layer_norm import LayerNormGRUSpec
 from keras_rnnx.cells.layer_norm import LayerNormLSTMSpec
 from keras_rnnx.cells.layer_norm import LayerNormSimpleSpec
+from keras_rnnx.cells.layout import LAYOUTS
+from keras_rnnx.cells.layout import places
 from keras_rnnx.cells.linear import LinearSpec
 from keras_rnnx.cells.linear import MinGRUSpec
 from keras_rnnx.cells.linear import MinLSTMSpec

@@ -13,6 +13,7 @@ import functools
 import keras
 import tensorflow as tf
 
+from keras_rnnx.cells import places
 from keras_rnnx.engine.backward import Full
 from keras_rnnx.engine.backward import read
 from keras_rnnx.engine import masking
@@ -20,10 +21,7 @@ from keras_rnnx.engine.masking import select
 from keras_rnnx.engine.masking import swap_time_and_batch
 
 # Each gate of cuDNN, in its order, by its place among the gates of Keras.
-GATES = {
-    "lstm": (0, 1, 2, 3),  # i, f, g, o in both
-    "gru": (1, 0, 2),  # r, z, n instead of z, r, n
-}
+GATES = {kind: places(kind, "cudnn") for kind in ("lstm", "gru")}
 # TensorFlow computes bfloat16 in float32 here: right, but no faster.
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 

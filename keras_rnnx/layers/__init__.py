@@ -1,6 +1,7 @@
 """Layers: what a Keras user holds."""
 
 from keras_rnnx.layers.bidirectional import Bidirectional
+from keras_rnnx.layers.cell import COMMON
 from keras_rnnx.layers.cell import Cell
 from keras_rnnx.layers.custom import CustomCell
 from keras_rnnx.layers.embedding import Embedding

@@ -21,6 +21,8 @@ class Embedding(keras.layers.Embedding):
         output_dim: features of a word.
         dropout: rate at which words are dropped.
         seed: of the draws.
+        mask_value: the id of padding, where that is not the 0 of `mask_zero`: its positions are
+            masked.
         **kwargs: of `keras.layers.Embedding`, such as `mask_zero`.
 
     Example:
@@ -30,8 +32,15 @@ class Embedding(keras.layers.Embedding):
     TensorShape([1, 3, 4])
     """
 
-    def __init__(self, input_dim, output_dim, dropout=0.0, seed=None, **kwargs):
+    def __init__(self, input_dim, output_dim, dropout=0.0, seed=None, mask_value=None, **kwargs):
         super().__init__(input_dim, output_dim, **kwargs)
+        if self.mask_zero and mask_value not in (None, 0):
+            raise ValueError(
+                f"{self.name} got mask_zero=True and mask_value={mask_value!r}: there is one id of "
+                "padding. Leave mask_zero out."
+            )
+        self.mask_value = mask_value
+        self.supports_masking = self.supports_masking or mask_value is not None
         self.dropout = checks.rate("dropout", dropout)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -50,5 +59,11 @@ class Embedding(keras.layers.Embedding):
             return embedded.with_flat_values(dropped(inputs.flat_values, embedded.flat_values))
         return dropped(inputs, embedded)
 
+    def compute_mask(self, inputs, mask=None):
+        if self.mask_value is None:
+            return super().compute_mask(inputs, mask)
+        return keras.ops.not_equal(inputs, self.mask_value)
+
     def get_config(self):
-        return {**super().get_config(), "dropout": self.dropout, "seed": self.seed}
+        own = {"dropout": self.dropout, "seed": self.seed, "mask_value": self.mask_value}
+        return {**super().get_config(), **own}

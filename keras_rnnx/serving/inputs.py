@@ -192,8 +192,6 @@ def _takes_strings(layer):
 
 
 def _mask_value(model):
-    """What padding holds for the model, where it looks for it by itself: 0 but for `Masking`."""
-    for layer in everything(model):
-        if isinstance(layer, keras.layers.Masking):
-            return layer.mask_value
-    return 0
+    """What padding holds for the model, where a layer looks for it by itself, `Masking` for one."""
+    values = (getattr(layer, "mask_value", None) for layer in everything(model))
+    return next((value for value in values if value is not None), 0)
