@@ -9,6 +9,8 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from keras_rnnx import attention
+from keras_rnnx import heads
+from keras_rnnx import inspection
 from keras_rnnx import interop
 from keras_rnnx import models
 from keras_rnnx import seq2seq

@@ -153,6 +153,9 @@ class _Dropping:
         g = self.product.candidate(g)
         return drop(g, self.kept, self.noise.rate) if self.noise.mode == "candidate" else g
 
+    def show(self, **values):
+        self.product.show(**values)
+
     def __call__(self, name, h, **options):
         mode, rate = self.noise.mode, self.noise.rate
         if name not in self.noise.recurrent or mode == "candidate":

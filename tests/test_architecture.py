@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "seq2seq": {"engine", "layers", "seq2seq"},
     "data": {"data"},
     "datasets": {"datasets"},
+    "heads": {"engine", "heads", "seq2seq"},
+    "inspection": {"attention", "cells", "engine", "inspection", "layers", "training"},
     "interop": {"attention", "cells", "engine", "interop", "layers"},
     "models": {"interop", "layers", "models"},
     "monte_carlo": {"layers"},
@@ -42,6 +44,8 @@ PUBLIC = {name: getattr(keras_rnnx, name) for name in keras_rnnx.__all__ if name
 # Rooms that have a name in public, and what is in them.
 ROOMS = (
     keras_rnnx.attention,
+    keras_rnnx.heads,
+    keras_rnnx.inspection,
     keras_rnnx.interop,
     keras_rnnx.models,
     keras_rnnx.seq2seq,

@@ -45,7 +45,8 @@ class CellSpec(abc.ABC):
 
     `step` is pure: same arguments, same results; no variables, no random draws, no captured
     tensors. It multiplies by a recurrent matrix only through `product(name, h)`, which lets the
-    engine take the matrix's gradient out of the loop (see `keras_rnnx.engine`).
+    engine take the matrix's gradient out of the loop (see `keras_rnnx.engine`). What a step passes
+    to `product.show(i=i, f=f)` is seen by `keras_rnnx.inspection.record`; otherwise it is free.
 
     Fields are compared and hashed: numbers, strings, functions, tuples. `keras_rnnx.CustomCell`
     gives a spec its weights. Register the class: whatever copies, saves or loads a cell makes it
@@ -68,6 +69,7 @@ class CellSpec(abc.ABC):
     use_bias: bool = True
 
     gates = 1  # into how many parts, `units` wide each, the kernel's columns fall
+    gate_names = "h"  # a letter for each of them; with fewer letters than gates they are numbered
     constant_names = ()  # what `step` looks up in `constants` beside draws, `[B, ...]` each
     has_candidate = False  # whether `step` passes its candidate through `product.candidate`
 
@@ -177,6 +179,10 @@ class Around:
     @property
     def recurrent(self):
         return self.spec.recurrent
+
+    @property
+    def gate_names(self):
+        return self.spec.gate_names
 
     @property
     def constant_names(self):

@@ -44,6 +44,7 @@ class GRUSpec(CellSpec):
     reset_after: bool = True
 
     gates = 3
+    gate_names = "zrn"
     has_candidate = True
 
     @property
@@ -86,4 +87,5 @@ class GRUSpec(CellSpec):
             z, r = gate(xz + pz), gate(xr + pr)
             n = self.activation(xn + product("candidate", r * h))
         h = z * h + (1 - z) * product.candidate(n)
+        product.show(z=z, r=r, n=n)
         return h, (h,)

@@ -69,9 +69,11 @@ class LayerNormLSTMSpec(NormalizedSpec):
 
         z = x + self.normalized("recurrent", product("recurrent_kernel", h), weights)
         i, f, g, o = tf.split(z, 4, axis=-1)
-        c = gate(f) * c + gate(i) * product.candidate(self.activation(g))
+        i, f, o = gate(i), gate(f), gate(o)
+        g = self.activation(g)
+        c = f * c + i * product.candidate(g)
         seen = self.normalized("cell", c, weights) + weights["cell_shift"]
-        h = gate(o) * self.activation(seen)
+        h = o * self.activation(seen)
         with carry="normalized"
             c = seen
 
@@ -85,6 +87,7 @@ class LayerNormLSTMSpec(NormalizedSpec):
     carry: str = "raw"
 
     gates = 4
+    gate_names = "ifgo"
     has_candidate = True
 
     @property
@@ -103,13 +106,16 @@ class LayerNormLSTMSpec(NormalizedSpec):
         gate = self.recurrent_activation
         z = x + self.normalized("recurrent", product("recurrent_kernel", h), weights)
         i, f, g, o = tf.split(z, 4, axis=-1)
-        c = gate(f) * c + gate(i) * product.candidate(self.activation(g))
+        i, f, o = gate(i), gate(f), gate(o)
+        g = self.activation(g)
+        c = f * c + i * product.candidate(g)
         seen = c
         if "cell" in self.normalize:
             seen = self.normalized("cell", c, weights) + weights["cell_shift"]
-        h = gate(o) * self.activation(seen)
+        h = o * self.activation(seen)
         if self.carry == "normalized":
             c = seen
+        product.show(i=i, f=f, g=g, o=o)
         return h, (h, c)
 
 
@@ -135,6 +141,7 @@ class LayerNormGRUSpec(NormalizedSpec):
     recurrent_activation: Callable = keras.activations.sigmoid
 
     gates = 3
+    gate_names = "zrn"
     has_candidate = True
 
     def weights(self, input_dim):
@@ -161,6 +168,7 @@ class LayerNormGRUSpec(NormalizedSpec):
         z, r = gate(xz + pz), gate(xr + pr)
         n = self.activation(xn + r * pn)
         h = z * h + (1 - z) * product.candidate(n)
+        product.show(z=z, r=r, n=n)
         return h, (h,)
 
 

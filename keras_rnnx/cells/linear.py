@@ -39,6 +39,7 @@ class LinearSpec(CellSpec):
         a, b = x
         (h,) = states
         h = a * h + b
+        product.show(a=a, b=b)
         return h, (h,)
 
 
@@ -54,6 +55,7 @@ class MinGRUSpec(LinearSpec):
     """
 
     gates = 2
+    gate_names = "zn"
 
     def project(self, weights, x):
         kernel, bias = weights["kernel"], weights.get("bias")
@@ -78,6 +80,7 @@ class MinLSTMSpec(LinearSpec):
     """
 
     gates = 3
+    gate_names = "fin"
 
     def project(self, weights, x):
         kernel, bias = weights["kernel"], weights.get("bias")
@@ -106,6 +109,7 @@ class RGLRUSpec(LinearSpec):
     c: float = 8.0
 
     gates = 2
+    gate_names = "ri"
 
     def weights(self, input_dim):
         if input_dim != self.units:

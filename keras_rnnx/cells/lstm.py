@@ -31,8 +31,10 @@ class LSTMSpec(CellSpec):
 
         i, f, g, o = product("recurrent_kernel", h, plus=x, pieces=4)
         i, f = gate(i), gate(f)
-        c = f * c + i * product.candidate(self.activation(g))
-        h = gate(o) * self.activation(c)
+        g = self.activation(g)
+        c = f * c + i * product.candidate(g)
+        o = gate(o)
+        h = o * self.activation(c)
         with peephole, before the gate of each
             i = i + p_i * c
             f = f + p_f[0] * c
@@ -61,6 +63,10 @@ class LSTMSpec(CellSpec):
     @property
     def gates(self):
         return 3 if self.coupled else 4
+
+    @property
+    def gate_names(self):
+        return "igo" if self.coupled else "ifgo"
 
     @property
     def state_sizes(self):
@@ -95,14 +101,17 @@ class LSTMSpec(CellSpec):
             f = 1 - i
         else:
             i, f = gate(i), gate(f)
-        c = f * c + i * product.candidate(self.activation(g))
+        g = self.activation(g)
+        c = f * c + i * product.candidate(g)
         if self.cell_clip:
             c = tf.clip_by_value(c, -self.cell_clip, self.cell_clip)
         if self.peephole:
             o = o + p_o * c
-        h = gate(o) * self.activation(c)
+        o = gate(o)
+        h = o * self.activation(c)
         if self.projection_units:
             h = product("projection_kernel", h)
         if self.projection_clip:
             h = tf.clip_by_value(h, -self.projection_clip, self.projection_clip)
+        product.show(i=i, f=f, g=g, o=o)
         return h, (h, c)

@@ -67,4 +67,5 @@ class NASSpec(CellSpec):
         h = tf.tanh(c * tf.tanh(d + e))
         if self.projection_units:
             h = product("projection_kernel", h)
+        product.show(a=a, b=b, d=d, e=e)
         return h, (h, c)

@@ -9,6 +9,7 @@ from keras_rnnx.engine.backward import Truncated
 from keras_rnnx.engine.backward import read as read_backward
 from keras_rnnx.engine.masking import begun
 from keras_rnnx.engine.masking import last_real
+from keras_rnnx.engine.masking import real_steps_first
 from keras_rnnx.engine.masking import resets_of_real_steps
 from keras_rnnx.engine.masking import select
 from keras_rnnx.engine.masking import swap_time_and_batch

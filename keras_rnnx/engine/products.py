@@ -6,6 +6,7 @@
     product(name, h, plus=x)            the same plus x [B, N], best the step's input as it came
     product(name, h, pieces=n)          the same as a list of n equal pieces of the last axis
     product.candidate(g)                g: where noise on a cell's candidate acts
+    product.show(i=i, f=f)              nothing: where `keras_rnnx.inspection` looks at gates
     product(name, h) of a constant      h [B, K] by each sample's constants[name] [B, K, N]
 
 Going through one function lets the engine record the products on the way forward and take each
@@ -75,6 +76,9 @@ class Products:
     def candidate(self, g):
         """A candidate on its way into the state: a place for noise, which wraps this object."""
         return g
+
+    def show(self, **values):
+        """Values by name for whoever looks inside, `[B, ...]` each; a loop pays no heed."""
 
     def _in_pieces(self, name, h, bias, plus):
         matrices = self.split[name]

@@ -19,8 +19,10 @@ class LSTMCell(Cell):
 
         i, f, g, o = product("recurrent_kernel", h, plus=x, pieces=4)
         i, f = gate(i), gate(f)
-        c = f * c + i * product.candidate(self.activation(g))
-        h = gate(o) * self.activation(c)
+        g = self.activation(g)
+        c = f * c + i * product.candidate(g)
+        o = gate(o)
+        h = o * self.activation(c)
 
     Options add peepholes, coupled gates, clipping, and a projection,
     `h = product("projection_kernel", h)` (Sak et al., 2014): `keras_rnnx.cells.LSTMSpec`.

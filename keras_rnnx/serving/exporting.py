@@ -191,8 +191,8 @@ def _check_padding(model, made, functions):
     expected, found = (_answer(functions["serving_default"], r) for r in (alone, padded))
     for name, value in expected.items():
         other = found[name]
-        if other.shape != value.shape and other.ndim > 1:
-            other = other[:, : value.shape[1]]
+        if other.ndim == value.ndim:  # without the steps of the padding, whichever axis they are on
+            other = other[tuple(map(slice, value.shape))]
         if value.dtype.kind == "f":
             same = np.allclose(value, other, rtol=1e-3, atol=1e-4, equal_nan=True)
         else:
