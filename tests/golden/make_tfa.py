@@ -17,9 +17,9 @@ for part in ("", ".src", ".src.engine", ".src.engine.keras_tensor"):
     # It was written when Keras 2 had the name `keras`.
     sys.modules[f"keras{part}"] = importlib.import_module(f"tf_keras{part}")
 
-import numpy as np
-import tensorflow as tf
-import tensorflow_addons as tfa
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+import tensorflow_addons as tfa  # noqa: E402
 
 B, T, S, D, M, U = 3, 7, 6, 4, 3, 5
 FOLDER = Path(__file__).parent / "tfa"
