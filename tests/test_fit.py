@@ -30,11 +30,11 @@ def model_of(layers, name, **options):
     return keras.Model(inputs, keras.layers.Dense(1)(h))
 
 
-SLOW = [pytest.param(True, name, marks=pytest.mark.slow) for name in ("GRU", "SimpleRNN")]
+SLOW = [pytest.param(True, name, marks=pytest.mark.slow) for name in NAMES]
 
 
 @pytest.mark.parametrize(
-    "jit_compile, name", [*(("auto", name) for name in NAMES), (True, "LSTM"), *SLOW]
+    "jit_compile, name", [*(("auto", name) for name in NAMES), *SLOW]
 )
 def test_fit_goes_where_keras_goes(name, jit_compile):
     x, y = data()

@@ -56,6 +56,7 @@ OTHERS = [d.name for d in descriptors.VARIANTS + descriptors.REGULARIZED if d.na
     [(name, training) for name in DIFFERENTIATED for training in (None, True)]
     + [(name, None) for name in OTHERS],  # the echo state network has nothing to train
 )
+@pytest.mark.thin(2)
 def test_gradients_are_central_differences(name, training):
     steps = 4
     descriptor = descriptors.BY_NAME[name]

@@ -65,6 +65,7 @@ def test_nan_in_padding_of_one_row_leaves_the_other_rows(name):
 @pytest.mark.parametrize(
     "mode, masked", [("eager", False), ("function", True), ("unknown", True), ("xla", False)]
 )
+@pytest.mark.thin(2)
 def test_batch_of_zero_rows(name, mode, masked):
     descriptor = descriptors.BY_NAME[name]
     layer = descriptor.build(rnnx, SEQUENCES)
@@ -85,6 +86,7 @@ def test_batch_of_zero_rows(name, mode, masked):
 @pytest.mark.parametrize(
     "mode, sequences", [("eager", True), ("function", False), ("unknown", True), ("xla", True)]
 )
+@pytest.mark.thin(2)
 def test_sequence_of_zero_steps(name, mode, sequences):
     """No step: no outputs, the last output is zero as before a first valid step, states stay."""
     descriptor = descriptors.BY_NAME[name]
