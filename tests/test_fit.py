@@ -33,9 +33,7 @@ def model_of(layers, name, **options):
 SLOW = [pytest.param(True, name, marks=pytest.mark.slow) for name in NAMES]
 
 
-@pytest.mark.parametrize(
-    "jit_compile, name", [*(("auto", name) for name in NAMES), *SLOW]
-)
+@pytest.mark.parametrize("jit_compile, name", [*(("auto", name) for name in NAMES), *SLOW])
 def test_fit_goes_where_keras_goes(name, jit_compile):
     x, y = data()
     x[::2, 4:] = 0  # masked
