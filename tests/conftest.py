@@ -23,9 +23,14 @@ def pytest_collection_modifyitems(items):
 
     The others are slow tests: tables that are run whole take longer than a first look may.
     """
+    tables = {}
     for item in items:
         mark = item.get_closest_marker("thin")
-        if mark and zlib.crc32(item.nodeid.split("/")[-1].encode()) % mark.args[0]:
+        if mark and not item.get_closest_marker("slow"):
+            tables.setdefault((item.path, item.originalname, mark.args[0]), []).append(item)
+    for (*_, n), cases in tables.items():
+        drawn = sorted(cases, key=lambda item: zlib.crc32(item.name.encode()))
+        for item in drawn[-(-len(cases) // n) :]:
             item.add_marker(pytest.mark.slow)
 
 

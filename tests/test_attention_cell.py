@@ -141,6 +141,7 @@ MASKED = {
 
 
 @pytest.mark.parametrize("case", list(pairwise(MASKED)), ids=label)
+@pytest.mark.thin(3)
 def test_masked_steps(case):
     check_masked(**case)
 

@@ -111,7 +111,7 @@ def test_truncated_of_a_keras_cell():
         ("rnn_stack", 2),
     ],
 )
-@pytest.mark.thin(2)
+@pytest.mark.thin(3)
 def test_checkpointed_gives_the_gradients_of_full(name, every):
     checkpointed = problem(name, "holes", backward=rnnx.Checkpointed(every))
     check_equal(gradients(*checkpointed), gradients(*problem(name, "holes")))
@@ -132,6 +132,7 @@ def test_checkpointed_in_parts_of_the_batch(rows):
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 16, 17, 40])
+@pytest.mark.thin(3)
 def test_checkpointed_with_an_unknown_length(length):
     """Padded to whole segments and to buckets, none of which may show."""
     x = tf.constant(inputs(steps=length, dtype="float64"))

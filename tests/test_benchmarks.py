@@ -208,6 +208,7 @@ def test_a_failing_peer_is_told_and_the_others_go_on(monkeypatch):
     assert result["floor"] > 0
 
 
+@pytest.mark.slow
 def test_a_case_from_end_to_end(tmp_path, capsys):
     case = Case("training", "GRU", **TINY)
     table, missing = session.plan([case])

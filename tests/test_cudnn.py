@@ -522,6 +522,7 @@ def test_layers_and_directions_in_one_call(name, kind, mask, options, with_cudnn
 @pytest.mark.parametrize(
     "name, mask", list(zip(TOGETHER, ["holes", "none", "right", "holes", "none"]))
 )
+@pytest.mark.thin(3)
 def test_gradients_of_one_call(name, mask, kind, with_cudnn):
     mask, x, states = make_mask(mask), inputs(dtype="float64"), states_of(name, kind)
     results, expected = (

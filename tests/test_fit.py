@@ -34,6 +34,7 @@ SLOW = [pytest.param(True, name, marks=pytest.mark.slow) for name in NAMES]
 
 
 @pytest.mark.parametrize("jit_compile, name", [*(("auto", name) for name in NAMES), *SLOW])
+@pytest.mark.thin(3)
 def test_fit_goes_where_keras_goes(name, jit_compile):
     x, y = data()
     x[::2, 4:] = 0  # masked
@@ -62,6 +63,7 @@ def run_process(name, *arguments):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_two_replicas(tmp_path):
     printed = run_process("replicas.py", str(tmp_path / "export"))
     assert "weights as with one device: True" in printed, printed
@@ -278,6 +280,7 @@ def test_keras_cells_in_our_rnn(name, mask):
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["no mask", "mask"])
 @pytest.mark.parametrize("name", CELLS)
+@pytest.mark.thin(4)
 def test_our_cells_in_keras_rnn(name, mask):
     ours = CELLS[name][1]
     same_results(keras.layers.RNN(ours(U), **SEQUENCES), rnnx.RNN(ours(U), **SEQUENCES), mask)

@@ -56,7 +56,7 @@ OTHERS = [d.name for d in descriptors.VARIANTS + descriptors.REGULARIZED if d.na
     [(name, training) for name in DIFFERENTIATED for training in (None, True)]
     + [(name, None) for name in OTHERS],  # the echo state network has nothing to train
 )
-@pytest.mark.thin(2)
+@pytest.mark.thin(4)
 def test_gradients_are_central_differences(name, training):
     steps = 4
     descriptor = descriptors.BY_NAME[name]
@@ -109,6 +109,7 @@ def gradient_penalty(layer, mask=None, **call_arguments):
 @cells
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "function"])
 @pytest.mark.parametrize("mask_kind", ["none", "holes"])
+@pytest.mark.thin(4)
 def test_second_derivative_with_autodiff_equals_keras(name, wrap, mask_kind):
     ours, theirs = pair(name, {"dtype": "float64", **SEQUENCES}, backward="autodiff")
     x, mask = tf.constant(inputs(dtype="float64")), make_mask(mask_kind)
@@ -228,6 +229,7 @@ def test_persistent_tape(name, wrap):
 
 @pytest.mark.parametrize("name", [*CELLS, "both_lstm", "rnn_stack"])
 @pytest.mark.parametrize("training", [None, True])
+@pytest.mark.thin(3)
 def test_eager_tape_around_a_compiled_function(name, training):
     """TensorFlow issue 108080: the backward pass of a compiled loop with an unknown bound."""
     ours, theirs = pair(name, {"return_sequences": True})

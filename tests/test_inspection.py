@@ -539,7 +539,7 @@ def test_what_is_no_model_or_batch_is_refused():
         record(rnnx.LSTM(U), X)
     with pytest.raises(TypeError, match="got a .*Dataset, expected one batch"):
         record(model, tf.data.Dataset.from_tensors(X))
-    with pytest.raises(ValueError, match="no recurrent layer of keras_rnnx.*set_weights"):
+    with pytest.raises(ValueError, match="no recurrent layer of keras_rnnx.*accelerate"):
         memory_length(model_of(keras.layers.LSTM(U)), X)
     with pytest.raises(ValueError, match="not been compiled and so has no loss"):
         gradient_flow(model, X, np.ones((B, U)))

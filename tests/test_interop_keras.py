@@ -56,7 +56,7 @@ def make(namespace, configuration):
     return namespace.Bidirectional(getattr(namespace, kind)(U, **of_cell, **c), merge_mode)
 
 
-@hypothesis.settings(max_examples=30, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=15, deadline=None, derandomize=True)
 @hypothesis.given(CONFIGURATIONS)
 def test_layers_of_keras_and_back(configuration):
     x, layer = inputs(3), make(keras.layers, configuration)
@@ -191,6 +191,7 @@ def nested(k):
 @pytest.mark.parametrize("form", ["object", "h5", "keras"])
 @pytest.mark.parametrize("make", [sequential, functional, nested])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.thin(3)
 def test_models_of_keras_2(make, form, tf_keras, tmp_path):
     old, x = make(tf_keras)
     old.compile("adam", "mse")

@@ -179,6 +179,7 @@ def test_gradients_are_those_of_the_loop_with_that_noise(kind, noise, options):
 
 
 @pytest.mark.parametrize("kind, noise", [("lstm", n) for n in NOISES])
+@pytest.mark.thin(3)
 def test_checkpoints_have_the_same_noise(kind, noise):
     x, both = tf.constant(inputs(dtype="float64")), []
     for backward in ("full", rnnx.Checkpointed(3)):
@@ -189,6 +190,7 @@ def test_checkpoints_have_the_same_noise(kind, noise):
 
 
 @pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.thin(3)
 def test_eager_graph_and_xla_draw_the_same(noise):
     x, found = inputs(dtype="float64"), []
     for way in (lambda f: f, tf.function, lambda f: tf.function(f, jit_compile=True)):

@@ -322,6 +322,7 @@ def test_decoding_of_ids(tmp_path):
         np.testing.assert_array_equal(found["ids"][k, :width, :steps], alone.ids[0])
 
 
+@pytest.mark.slow
 def test_decoding_of_strings(tmp_path):
     letters = keras.layers.TextVectorization(split="character", vocabulary=list("abcdefg"))
     words = keras.layers.TextVectorization(standardize=None, vocabulary=["x", "y"])
@@ -451,6 +452,7 @@ def test_lstm_and_gru_lie_in_the_graph_for_both_devices(tmp_path):
 @pytest.mark.parametrize("rows", [3, 20])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.thin(2)
 def test_gradients_of_the_pair_are_those_of_the_loop(kind, masked, rows):
     layer = getattr(rnnx, kind)(U, return_sequences=True, return_state=True)
     x = tf.constant(inputs(3, batch=rows))

@@ -19,8 +19,7 @@ def recurrent_layers(model, purpose):
     if not found:
         raise ValueError(
             f"{purpose} got {model.name!r}, which has no recurrent layer of keras_rnnx. Those of "
-            "keras.layers are not looked into: make the model with the layer of keras_rnnx of the "
-            "same name and set_weights(keras_layer.get_weights())."
+            "keras.layers are not looked into: keras_rnnx.accelerate(model) puts ours there."
         )
     return found
 
