@@ -17,5 +17,7 @@ except ModuleNotFoundError as error:
 
 from keras_rnnx.datasets.chorales import Chorales
 from keras_rnnx.datasets.cmudict import Cmudict
+from keras_rnnx.datasets.gcin_voice import GcinVoice
+from keras_rnnx.datasets.hebrew_entities import HebrewEntities
 
-__all__ = ["Chorales", "Cmudict"]
+__all__ = ["Chorales", "Cmudict", "GcinVoice", "HebrewEntities"]

@@ -1,0 +1,264 @@
+"""The syllables of gcin-voice: what the builder reads. The speech example: its layers, its run.
+
+The recordings are those of a Debian package, which may not be installed, so the tests listen to
+syllables of their own: made of sine waves, with the package's names and at its rate.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import keras_rnnx.datasets  # noqa: F401  (registers `gcin_voice`)
+from keras_rnnx.datasets import gcin_voice
+
+ROOT = Path(__file__).parents[1]
+SYLLABLES = [first + last for first in "ㄅㄆㄇㄉㄊㄋㄌㄍㄎㄏ" for last in "ㄚㄞㄠㄢㄤ"]
+SYLLABLES += "ㄚㄞㄠㄢㄤ"
+
+
+def made_up(symbols, pitch, rng):
+    """A sound for each symbol: overtones of a pitch, loudest near a place of its own."""
+    time = np.arange(int(0.1 * gcin_voice.RECORDED)) / gcin_voice.RECORDED
+    parts = []
+    for symbol in symbols:
+        overtones = pitch * np.arange(1, 12)
+        loudness = np.exp(-(((overtones - 300 - 70 * (ord(symbol) % 37)) / 500) ** 2))
+        parts.append(loudness @ np.sin(2 * np.pi * overtones[:, None] * time) / 12)
+    sound = np.concatenate(parts)
+    return sound + 1e-3 * rng.normal(size=len(sound))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two tones of 55 made-up syllables of two made-up speakers."""
+    root, rng = tmp_path_factory.mktemp("voices") / "ogg", np.random.default_rng(0)
+    for syllable in SYLLABLES:
+        for tone in ("", "4"):
+            (root / (syllable + tone)).mkdir(parents=True)
+            for speaker, pitch in {"3": 130, "5": 350}.items():
+                sound = made_up(syllable + (tone or "1"), pitch, rng)
+                path = root / (syllable + tone) / f"{speaker}.ogg"
+                soundfile.write(path, sound, gcin_voice.RECORDED)
+    return root
+
+
+@pytest.fixture(scope="module")
+def example():
+    path = ROOT / "examples" / "speech_ctc.py"
+    spec = importlib.util.spec_from_file_location("speech_ctc", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_transcript():
+    names = {"ㄊㄢ": "ㄊ ㄢ 1", "ㄊㄢ3": "ㄊ ㄢ 3", "ㄌㄜ1": "ㄌ ㄜ 5", "ㄓㄨㄤ4": "ㄓ ㄨ ㄤ 4"}
+    assert {name: gcin_voice.transcript(name) for name in names} == names
+
+
+def test_split_is_that_of_the_syllable_without_its_tone():
+    # From `printf SYLLABLE | sha256sum`: the first 16 digits as a number, modulo 10.
+    expected = {"ㄆㄛ": "test", "ㄇㄚ": "validation", "ㄊㄢ": "train"}  # 0, 1, 9
+    for syllable, split in expected.items():
+        for tone in ("", "1", "2", "3", "4"):
+            assert gcin_voice.split_of(syllable + tone) == split
+
+
+@pytest.mark.parametrize("hertz, kept", [(500, 1), (5000, 1), (8000, 0), (14_200, 0)])
+def test_third_keeps_what_its_rate_can_hold(hertz, kept):
+    n = 4410
+    wave = lambda rate, count: np.sin(2 * np.pi * hertz * np.arange(count) / rate)
+    found = gcin_voice.third(wave(gcin_voice.RECORDED, n))
+    assert len(found) == n // 3
+    expected = kept * wave(gcin_voice.RATE, n // 3)
+    np.testing.assert_allclose(found[50:-50], expected[50:-50], atol=5e-3)
+
+
+def test_builder(folder, tmp_path):
+    sets = tfds.load("gcin_voice", data_dir=tmp_path, builder_kwargs={"folder": folder})
+    assert set(sets) == {"train", "validation", "test"}
+    found = {}
+    for split, rows in sets.items():
+        for row in tfds.as_numpy(rows):
+            assert row["audio"].dtype == np.int16
+            assert 1000 < np.abs(row["audio"].astype(int)).max() < 2**15 - 1
+            *sounds, tone = row["transcript"].decode().split()
+            assert len(row["audio"]) == (len(sounds) + 1) * gcin_voice.RATE // 10
+            found.setdefault("".join(sounds), []).append((int(row["speaker"]), tone, split))
+    assert sorted(found) == sorted(SYLLABLES)
+    for rows in found.values():
+        assert {row[:2] for row in rows} == {(s, tone) for s in (3, 5) for tone in "14"}
+        assert len(rows) == 4 and len({split for _, _, split in rows}) == 1
+
+
+def test_recordings_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Run `apt install gcin-voice`"):
+        gcin_voice.recordings(tmp_path)
+
+
+def test_recordings_of_another_kind(tmp_path):
+    soundfile.write(tmp_path / "3.ogg", np.zeros(8000), 16_000)
+    with pytest.raises(
+        ValueError, match="1 axes at 16000 samples per second, expected one channel"
+    ):
+        gcin_voice.read(tmp_path / "3.ogg")
+
+
+def test_soundfile_that_is_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(ModuleNotFoundError, match=re.escape("pip install 'keras_rnnx[examples]'")):
+        gcin_voice.read(tmp_path / "3.ogg")
+
+
+def test_the_package():
+    if not Path(gcin_voice.FOLDER).is_dir():
+        pytest.skip("the Debian package gcin-voice is not installed")
+    paths = gcin_voice.recordings(gcin_voice.FOLDER)
+    assert [sum(path.stem == speaker for path in paths) for speaker in "35"] == [1200, 1158]
+    symbols = {s for path in paths for s in gcin_voice.transcript(path.parent.name).split()}
+    assert len(symbols) == 42, "37 sounds and five tones"
+
+
+def frames_of(sound, window, hop):
+    """`[T, window]` of a sound, windows around the middle of each frame, zeros beyond the ends."""
+    count = -(-len(sound) // hop)
+    sound = np.pad(sound, [(window - hop) // 2, 2 * window])
+    frames = np.stack([sound[t * hop : t * hop + window] for t in range(count)])
+    return frames * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window))
+
+
+def mel_of(sound, rate, bands=40):
+    """The mel bands of a sound, relative to its loudness, in float64."""
+    power = np.abs(np.fft.rfft(frames_of(sound, 368, 147), 512)) ** 2
+    mel = lambda hertz: 1127 * np.log(1 + hertz / 700)
+    edges = np.linspace(mel(80), mel(7000), bands + 2)
+    bins = mel(np.arange(1, 257) * rate / 512)[:, None]
+    rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    energy = power[:, 1:] @ np.maximum(0, np.minimum(rise, fall))
+    return np.log(energy / energy.mean() + 3e-3) / 3
+
+
+def test_bands(example):
+    rng = np.random.default_rng(1)
+    clips = [0.1 * rng.normal(size=n) for n in (1500, 2205, 147)]
+    hearing = example.Hearing()
+    found = hearing(example.padded(clips))
+    assert found.shape == (3, 15, 42)
+    frames = [11, 15, 1]
+    np.testing.assert_array_equal(found._keras_mask, np.arange(15) < np.array(frames)[:, None])
+    for row, clip, count in zip(found.numpy(), clips, frames):
+        expected = mel_of(clip, example.RATE)
+        np.testing.assert_allclose(row[:count, :40], expected, rtol=0, atol=1e-3)
+        assert not row[count:].any(), "padding is 0"
+    for one, row in zip(clips, found.numpy()):  # and takes no part
+        alone = hearing(example.padded([one]))[0]
+        np.testing.assert_allclose(alone, row[: len(alone)], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("start, end", [(110, 180), (380, 250), (200, 200)])
+def test_pitch(example, start, end):
+    n = 6000
+    hertz = np.linspace(start, end, n)
+    phase = 2 * np.pi * np.cumsum(hertz) / example.RATE
+    sound = sum(np.sin(k * phase) for k in (1, 2, 3)) / 4
+    pitch, sure = example.Hearing()(example.padded([sound]))[0, 2:-2, 40:].numpy().T
+    assert sure.min() > 0.9
+    middles = hertz[example.HOP // 2 :: example.HOP][2:-2]
+    expected = 3 * np.log2(middles / middles[0])  # thirds of an octave
+    np.testing.assert_allclose(pitch - pitch[0], expected, atol=0.3)
+    assert abs(pitch.mean()) < 0.2, "relative to the clip"
+
+
+def test_noise_has_no_pitch(example):
+    noise = np.random.default_rng(6).normal(size=6000)
+    assert example.Hearing()(example.padded([noise]))[0, :, 41].numpy().mean() < 0.2
+
+
+def test_hats_interpolate(example):
+    rng = np.random.default_rng(2)
+    values, places = rng.normal(size=7), rng.uniform(-1, 8, size=(3, 5))
+    matrix = example.hats(tf.constant(places), 7)
+    assert matrix.shape == (3, 7, 5)
+    expected = np.interp(places, np.arange(7), values)
+    np.testing.assert_allclose(np.einsum("m,bmp->bp", values, matrix), expected, atol=1e-12)
+
+
+def test_another_voice_is_heard_in_training_only(example):
+    x = np.random.default_rng(3).normal(size=(3, 7, 22)).astype("float32")
+    none = dict.fromkeys(("stretch", "shift", "tilt", "noise", "melody"), 0.0)
+    np.testing.assert_array_equal(example.OtherVoice()(x), x)
+    np.testing.assert_allclose(example.OtherVoice(**none)(x, training=True), x, atol=1e-6)
+
+    moved = example.OtherVoice(**none | {"shift": 3.0})(x, training=True).numpy()
+    np.testing.assert_array_equal(moved[..., 20:], x[..., 20:])
+    # Every frame of a clip is moved alike, by up to three bands.
+    for row, one in zip(moved[..., :20], x[..., :20]):
+        places = np.linspace(-3, 3, 1201)[:, None] + np.arange(20)
+        rows = np.array([np.interp(places.ravel(), np.arange(20), frame) for frame in one])
+        distance = np.abs(rows.reshape(7, 1201, 20) - row[:, None]).max(axis=(0, 2))
+        assert distance.min() < 0.02 < distance[600], "600: not moved"
+
+    livelier = example.OtherVoice(**none | {"melody": 0.5})(x, training=True).numpy()
+    np.testing.assert_allclose(livelier[..., [*range(20), 21]], x[..., [*range(20), 21]], atol=1e-6)
+    factors = (livelier / x)[..., 20]
+    np.testing.assert_allclose(factors, np.tile(factors[:, :1], 7), rtol=1e-4)
+    assert len(set(factors[:, 0].round(3))) == 3 and np.abs(factors - 1).max() <= 0.5
+
+
+@pytest.mark.parametrize("steps", [7, 8])
+def test_window(example, steps):
+    x = np.random.default_rng(4).normal(size=(3, steps, 4)).astype("float32")
+    layer = example.Window(5)
+    found = layer(x).numpy()
+    padded = np.pad(x, [(0, 0), (2, 2), (0, 0)])
+    assert found.shape == (3, 4, 20)
+    for t in range(4):
+        np.testing.assert_array_equal(found[:, t], padded[:, 2 * t : 2 * t + 5].reshape(3, 20))
+    mask = np.arange(steps) < np.array([[7], [4], [1]])
+    np.testing.assert_array_equal(layer.compute_mask(x, mask).sum(axis=1), [4, 2, 1])
+
+
+@pytest.mark.parametrize("kind", ["GRU", "window"])
+def test_padding_changes_no_logits(example, kind):
+    rng = np.random.default_rng(5)
+    clips = [0.1 * rng.normal(size=n) for n in (3000, 5000)]
+    model = example.build(kind)
+    together, alone = model(example.padded(clips)), model(example.padded(clips[:1]))
+    steps = alone.shape[1]
+    np.testing.assert_array_equal(together._keras_mask.numpy().sum(axis=1), [11, 18])
+    np.testing.assert_allclose(together[0, :steps], alone[0], rtol=0, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_short_form(folder, tmp_path):
+    command = [sys.executable, ROOT / "examples" / "speech_ctc.py", "--quick"]
+    command += ["--folder", folder, "--out", tmp_path]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    rates = re.findall(r"^    (\S.+\S) +(\d+\.\d) %$", run.stdout, re.M)
+    assert len(rates) == 9, "three models, three sets"
+    assert all(0 <= float(rate) <= 200 for _, rate in rates)
+    for where in (r"reloaded \.keras", "export, clean process"):
+        (difference,) = re.findall(rf"{where} +(.+)$", run.stdout, re.M)
+        assert float(difference) <= 1e-3
+    names = {"alignment.png", "data", "export", "labels.json", "recognizer.keras"}
+    assert {path.name for path in tmp_path.iterdir()} == names, "nothing unfinished is left"
+    height, width, _ = matplotlib.image.imread(tmp_path / "alignment.png").shape
+    assert width > height > 300
+    labels = json.loads((tmp_path / "labels.json").read_text(encoding="utf-8"))
+    assert (len(labels), labels[0], labels[-1]) == (43, "blank", "5")
+    assert keras.saving.load_model(tmp_path / "recognizer.keras").count_params() > 100_000

@@ -1,0 +1,262 @@
+"""examples/tagging_crf.py in its short form, its parts, and the sentences that it reads."""
+
+import csv
+import gzip
+import importlib.metadata
+import importlib.util
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import keras_rnnx.datasets  # noqa: F401  (registers `hebrew_entities`)
+from keras_rnnx import serving
+from keras_rnnx.datasets import hebrew_entities
+from keras_rnnx.heads import allowed_transitions
+
+ROOT = Path(__file__).parents[1]
+NAMES = list(hebrew_entities.TAGS)
+
+
+@pytest.fixture(scope="module")
+def example():
+    path = ROOT / "examples" / "tagging_crf.py"
+    spec = importlib.util.spec_from_file_location("tagging_crf", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def treebank():
+    """All that is used of the real treebank: `{split: {sentence: [(word, tag), ...]}}`."""
+    parts = {}
+    with gzip.open(hebrew_entities.treebank_path(), "rt", encoding="utf-8") as file:
+        for split, sentence, word, tag in hebrew_entities.rows(file):
+            parts.setdefault(split, {}).setdefault(sentence, []).append((word, tag))
+    return parts
+
+
+# -- the sentences -------------------------------------------------------------------------
+
+
+def test_all_sentences(treebank):
+    """The sizes that the corpus has after its authors have left out what occurs twice."""
+    sizes = {split: len(part) for split, part in treebank.items()}
+    assert sizes == {"train": 4937, "validation": 500, "test": 706}
+    kinds = Counter(
+        (split, tag[2:])
+        for split, part in treebank.items()
+        for sentence in part.values()
+        for _, tag in sentence
+        if tag[0] in "BS"
+    )
+    # From `zcat spdf_fixed.csv.gz | grep -cE ",train,.*,[BS]-PER(,[^,]*){3}$"`, and so on.
+    assert kinds["train", "PER"] == 2128 and kinds["train", "ORG"] == 2043
+    assert kinds["validation", "PER"] == 193 and kinds["validation", "GPE"] == 121
+    of_split = lambda wanted: sum(n for (split, _), n in kinds.items() if split == wanted)
+    assert {split: of_split(split) for split in sizes} == {
+        "train": 6282,
+        "validation": 499,
+        "test": 932,
+    }
+
+
+def test_real_tags_keep_to_the_scheme(treebank):
+    may = allowed_transitions(NAMES, "BIOES")
+    edge = len(NAMES)
+    for part in treebank.values():
+        for sentence in part.values():
+            ids = [edge, *(NAMES.index(tag) for _, tag in sentence), edge]
+            assert all(may[before, after] for before, after in itertools.pairwise(ids))
+
+
+def test_words_stay_apart_and_the_test_is_not_in_train(treebank):
+    texts = {
+        split: {" ".join(word for word, _ in sentence) for sentence in part.values()}
+        for split, part in treebank.items()
+    }
+    words = {word for part in treebank.values() for s in part.values() for word, _ in s}
+    assert all(word.split() == [word] for word in words)
+    assert not texts["test"] & texts["train"]
+    assert not texts["validation"] & texts["train"]
+
+
+COLUMNS = ("form", "sent_id", "set", "duplicate_sent_id", "biose_layer0")
+# Made up: small sentences in the treebank's form.
+MADE_UP = {
+    "1": ("train", "", "ה O", "בית O", "של O", "דנה S-PER"),
+    "2": ("dev", "", "ל O", "תל B-GPE", "אביב E-GPE", '" O', ", O"),
+    "3": ("train", "[4]", "כן O"),
+    "4": ("test", "[3]", "כן O"),
+    "5": ("test", "", "בית B-ORG", "ה I-ORG", "ספר E-ORG"),
+}
+
+
+@pytest.fixture
+def made_up(monkeypatch, tmp_path):
+    path = tmp_path / "spdf_fixed.csv.gz"
+    with gzip.open(path, "wt", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        for number, (split, duplicate, *tagged) in MADE_UP.items():
+            for word, tag in map(str.split, tagged):
+                table.writerow((word, number, split, duplicate, tag))
+    monkeypatch.setattr(hebrew_entities, "treebank_path", lambda: path)
+
+
+def test_builder(made_up, tmp_path):
+    builder = tfds.builder("hebrew_entities", data_dir=tmp_path / "data")
+    builder.download_and_prepare()
+    names = builder.info.features["tags"].feature.names
+    assert len(names) == 37 and names[0] == "O"
+    found = {}
+    for split in ("train", "validation", "test"):
+        for row in tfds.as_numpy(builder.as_dataset(split=split)):
+            tagged = (
+                f"{word.decode()} {names[tag]}" for word, tag in zip(row["words"], row["tags"])
+            )
+            found[row["sentence"].decode()] = (split, *tagged)
+    here = {"train": "train", "dev": "validation", "test": "test"}
+    expected = {n: (here[split], *rest) for n, (split, _, *rest) in MADE_UP.items()}
+    del expected["4"]  # a sentence of the test that is in train
+    assert found == expected
+
+
+def test_package_that_is_not_installed(monkeypatch):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "files", absent)
+    with pytest.raises(ModuleNotFoundError, match=re.escape("pip install 'keras_rnnx[examples]'")):
+        hebrew_entities.treebank_path()
+
+
+def test_package_without_its_file(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "files", lambda name: [])
+    with pytest.raises(FileNotFoundError, match="0 files named spdf_fixed.csv.gz, expected 1"):
+        hebrew_entities.treebank_path()
+
+
+# -- the example ---------------------------------------------------------------------------
+
+
+def vectorizers(example):
+    words = keras.layers.TextVectorization(standardize=None, vocabulary=["ab", "c", "abc"])
+    return {"words": words, "letters": example.Letters("abc")}
+
+
+def test_letters(example):
+    width = example.LETTERS
+    found = example.Letters("abc")(tf.constant(["ab c", "cabcabcabcabcab x a"])).numpy()
+    assert found.shape == (2, 3, width)
+    np.testing.assert_array_equal(found[0, 0], [2, 3, *[0] * (width - 2)])
+    np.testing.assert_array_equal(found[0, 1], [4, *[0] * (width - 1)])
+    np.testing.assert_array_equal(found[0, 2], [0] * width)
+    np.testing.assert_array_equal(found[1, 0], ([4, 2, 3] * width)[:width])  # cut
+    assert found[1, 1, 0] == 1  # an unknown letter
+
+
+def test_batches_hide_rare_words_only(example):
+    sentences, tags = ["ab c abc", "ab"] * 500, [[3, 0, 5], [7]] * 500
+    parts = vectorizers(example)
+    shown = list(example.batches(parts, sentences, tags))
+    assert [x["words"].shape for x, _ in shown] == 12 * [(80, 12)] + [(40, 12)]
+    x, y = shown[0]
+    np.testing.assert_array_equal(x["words"][:2, :4], [[2, 3, 4, 0], [2, 0, 0, 0]])
+    np.testing.assert_array_equal(x["letters"][0, 2, :4], [2, 3, 4, 0])
+    np.testing.assert_array_equal(y[:2, :4], [[3, 0, 5, -1], [7, -1, -1, -1]])
+
+    hidden = list(example.batches(parts, sentences, tags, rare=4))
+    assert [x["words"].shape for x, _ in hidden] == 12 * [(80, 12)]
+    words = np.concatenate([x["words"] for x, _ in hidden])
+    tags = np.concatenate([y for _, y in hidden])
+    np.testing.assert_array_equal(words[tags == 3], 2)
+    np.testing.assert_array_equal(words[tags == 0], 3)
+    np.testing.assert_array_equal(words[tags == 7], 2)
+    np.testing.assert_array_equal(words[tags == -1], 0)
+    assert set(words[tags == 5]) == {1, 4}
+    assert 0.35 < np.mean(words[tags == 5] == 1) < 0.65  # over six deviations of 480 draws
+
+
+def test_decoding_by_rules_is_the_best_allowed_sequence(example):
+    names = ["O", "B-X", "I-X", "E-X", "S-X"]
+    given = keras.Input((None, 5))
+    tagger = example.by_rules(keras.Model(given, keras.layers.Identity()(given)), names)
+    scores = np.random.default_rng(1).normal(size=(4, 5)).astype("float32")
+    may = allowed_transitions(names, "BIOES")
+    legal = [
+        tags
+        for tags in itertools.product(range(5), repeat=4)
+        if all(may[a, b] for a, b in itertools.pairwise((5, *tags, 5)))
+    ]
+    best = max(legal, key=lambda tags: sum(scores[t, tag] for t, tag in enumerate(tags)))
+    assert tuple(scores.argmax(axis=1)) not in legal, "each tag alone breaks the scheme"
+    np.testing.assert_array_equal(tagger(scores[None]), [best])
+
+
+def test_entities(example):
+    words = "in New York Ann met Bob A B".split()
+    tags = "O B-GPE E-GPE S-PER O S-PER B-ORG E-ORG".split()
+    expected = ["New York (GPE)", "Ann (PER)", "Bob (PER)", "A B (ORG)"]
+    assert example.entities(words, tags) == expected
+    assert example.entities(["in"], ["O"]) == []
+
+
+def test_heads(example):
+    parts = vectorizers(example)
+    models = {head: example.build(head, NAMES, parts) for head in example.HEADS}
+    crfs = [models[head].get_layer("crf") for head in example.HEADS[1:]]
+    assert [crf.constrain_training for crf in crfs] == [False, True]
+    assert models["no CRF"].output_shape == (None, None, 37)
+
+
+def test_text_in_and_names_out(example, tmp_path):
+    parts = vectorizers(example)
+    model = example.build("CRF", NAMES, parts)
+    tagger = example.from_text(model, NAMES, parts)
+    text = tf.constant(["ab c abc ab", "c x"])
+    tags = tagger(text).numpy()
+    ids = model({name: layer(text) for name, layer in parts.items()}).numpy()
+    assert ids.shape == (2, 4) and (ids[1, 2:] == -1).all()
+    expected = [[NAMES[tag] if tag >= 0 else "" for tag in row] for row in ids]
+    np.testing.assert_array_equal(tags.astype(str), expected)
+
+    tagger.save(tmp_path / "tagger.keras")
+    loaded = keras.saving.load_model(tmp_path / "tagger.keras")
+    np.testing.assert_array_equal(loaded(text), tags)
+    version = serving.export(tagger, tmp_path / "export", example=text.numpy(), verbose=False)
+    graph = tf.saved_model.load(str(version)).signatures["serving_default"]
+    np.testing.assert_array_equal(graph(text=text)["tags"], tags)
+
+
+@pytest.mark.slow
+def test_short_form(tmp_path):
+    command = [sys.executable, ROOT / "examples" / "tagging_crf.py", "--quick", "--out", tmp_path]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    rows = re.findall(r"^  (\w.*\w) +(\d+\.\d\d) +\2$", run.stdout, re.M)
+    heads = ["no CRF", "no CRF, decoded by the rules", "CRF", "CRF, constrained training"]
+    assert [name for name, _ in rows] == heads
+    scores = {name: float(f1) for name, f1 in rows}
+    assert min(scores.values()) > 8, "it learns"
+    assert scores["no CRF, decoded by the rules"] > scores["no CRF"]
+    differences = re.findall(
+        r"^  (?:reloaded .keras|export, clean process) +(\d+)$", run.stdout, re.M
+    )
+    assert differences == ["0", "0"]
+    names = {"crf_transitions.png", "data", "export", "tagger.keras"}
+    assert {path.name for path in tmp_path.iterdir()} == names, "nothing unfinished is left"
+    height, width, _ = matplotlib.image.imread(tmp_path / "crf_transitions.png").shape
+    assert width > height > 400
