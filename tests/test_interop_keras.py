@@ -210,6 +210,14 @@ def test_models_of_keras_2(make, form, tf_keras, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_ragged_inputs_of_keras_2(tf_keras, tmp_path):
+    x = tf_keras.Input((None, D), ragged=True)
+    tf_keras.Model(x, tf_keras.layers.LSTM(U)(x)).save(tmp_path / "m.h5")
+    with pytest.raises(interop.NoCounterpart, match="input of ragged tensors"):
+        interop.from_keras(tmp_path / "m.h5")
+
+
 def test_layers_of_keras_2(tf_keras):
     layer = tf_keras.layers.Bidirectional(tf_keras.layers.GRU(U, return_sequences=True))
     x = inputs(2)

@@ -152,7 +152,12 @@ def _layer(kind, config, cudnn):
         raise NoCounterpart(
             f"{config.get('name', kind)} has time_major=True: sequences are batch-major in Keras 3."
         )
-    for name in ("implementation", "input_length", "num_words", "sparse", "ragged"):
+    if config.pop("ragged", False):
+        raise NoCounterpart(
+            f"{config['name']} is an input of ragged tensors, and an Input of Keras 3 has none. "
+            "Make the model anew, of padded sequences with their `sequence_length`."
+        )
+    for name in ("implementation", "input_length"):
         config.pop(name, None)
     shape = config.pop("batch_input_shape", None)
     if kind == "InputLayer":

@@ -50,9 +50,7 @@ def from_layer(layer):
 
 def ours(layer):
     """A layer of this package, without weights, that computes what this one of Keras does."""
-    name = stock_name(layer)
-    if name in OLD:
-        return _from_cudnn_layer(layer, OLD[name])
+    name = OLD.get(stock_name(layer), stock_name(layer))
     if name in NAMED:
         return getattr(layers, name).from_config(_readable(layer.get_config()))
     if name == "RNN":
@@ -92,16 +90,6 @@ def _readable(config):
     if isinstance(dtype, dict):  # a policy, of the other Keras perhaps
         config["dtype"] = dtype["config"]["name"]
     return config
-
-
-def _from_cudnn_layer(layer, kind):
-    config = _readable(layer.get_config())
-    if config.pop("time_major", False):
-        raise NoCounterpart(f"{layer.name} has time_major=True: sequences are batch-major here.")
-    known = inspect.signature(getattr(layers, kind)).parameters
-    unknown = sorted(set(config) - set(known) - {"name", "trainable", "dtype", "num_words"})
-    config = {n: v for n, v in config.items() if n not in unknown}
-    return getattr(layers, kind)(**config)
 
 
 def build(made, layer):
