@@ -102,11 +102,12 @@ def save(options, figure, name):
     print(f"Drawn: {options.out / name}")
 
 
-def export(options, model, inputs, tolerance=1e-5):
+def export(options, model, inputs, tolerance=1e-5, **more):
     """Saves and exports the model, checks the export, and compares all answers to `inputs`.
 
     Args:
         inputs: array `[N, ...]`, or a dict of arrays by the names of the model's inputs.
+        more: what the export asks for beside them, such as `lengths=[N]`.
     """
     saved = options.out / "model.keras"
     write(saved, model.save)
@@ -118,7 +119,7 @@ def export(options, model, inputs, tolerance=1e-5):
     request = inputs if isinstance(inputs, dict) else {model.inputs[0].name: inputs}
     expected = model.predict(inputs, batch_size=size, verbose=0)
     reloaded = keras.saving.load_model(saved).predict(inputs, batch_size=size, verbose=0)
-    served = serving.ask(version, request)  # in a clean process
+    served = serving.ask(version, request | more)  # in a clean process
     served = served if isinstance(expected, dict) else next(iter(served.values()))
     print(f"The same for {size} examples? Largest difference:")
     for where, found in {"reloaded .keras": reloaded, "export, clean process": served}.items():
