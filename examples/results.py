@@ -1,0 +1,203 @@
+"""The table of docs/results.md: what the examples reach, beside stock Keras, baselines, papers.
+
+    python -m examples.results             # runs what docs/results.json lacks, writes the table
+    python -m examples.results --no-run    # the table of what is there
+
+Each example is trained with three seeds, and stock Keras with the same seeds for as many seconds as
+that took. This takes hours on two cores; interrupted, it goes on where it was. Runs are kept in
+docs/results.json. To measure an example again, remove its rows there.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+RECORD, PAGE = ROOT / "docs" / "results.json", ROOT / "docs" / "results.md"
+SEEDS = (1, 2, 3)
+LAYERS = ("keras_rnnx", "keras")
+
+
+class Row(NamedTuple):
+    """A line of the table: a metric of an example, beside a figure, its source, what differs."""
+
+    metric: str  # its name in result.json, and the baseline's: "which baseline: metric"
+    label: str
+    digits: int
+    published: str = "none known for these data"
+
+
+class Example(NamedTuple):
+    name: str  # of the file
+    task: str
+    data: str
+    package: str
+    rows: tuple
+    arguments: tuple = ()
+
+
+EXAMPLES = (
+    Example(
+        "music",
+        "music (many-to-many, one-to-many)",
+        "364 chorales by Bach, a step per quarter note",
+        "`music21` (pip)",
+        (
+            Row(
+                "keys",
+                "nats per chord, 88 keys",
+                2,
+                "LSTM 8.45, GRU 8.43 (Bai et al. 2018), LSTM 8.67, GRU 8.54 (Chung et al. 2014); "
+                "their JSB set has other pieces and another split",
+            ),
+            Row(
+                "voices",
+                "nats per chord, four voices",
+                2,
+                "RNN-NADE 5.56 (Boulanger-Lewandowski et al. 2012) of sets of keys, on other "
+                "pieces; ours tells the voices apart too, and so is an upper bound",
+            ),
+        ),
+    ),
+)
+
+
+def read():
+    return json.loads(RECORD.read_text()) if RECORD.exists() else []
+
+
+def write(path, text):
+    """Under another name first, so that the file is never half written."""
+    unfinished = path.with_name("unfinished_" + path.name)
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def find(record, name, layers, seed=None):
+    """The runs of an example, or the one of a seed."""
+    found = [run for run in record if (run["example"], run["layers"]) == (name, layers)]
+    return found if seed is None else next((r for r in found if r["seed"] == seed), None)
+
+
+def run(example, layers, seed, out, seconds=None):
+    """Runs one example in a process of its own, and returns its `result.json`."""
+    folder = out / f"{example.name}_{layers}_{seed}"
+    command = [sys.executable, ROOT / "examples" / f"{example.name}.py", *example.arguments]
+    command += ["--layers", layers, "--seed", str(seed), "--out", folder]
+    command += ["--data-dir", out / "data"] + (["--seconds", str(seconds)] if seconds else [])
+    print(f"{example.name}, {layers}, seed {seed} ...", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "log.txt", "w") as log:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=environment, stdout=log, stderr=log)
+    if done.returncode:
+        raise SystemExit(f"{example.name} failed: see {folder / 'log.txt'}")
+    versions = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras")}
+    result = json.loads((folder / "result.json").read_text())
+    return {"example": example.name, **result, **versions}
+
+
+def complete(example, out):
+    """Runs what the record lacks, and keeps it at once."""
+    for seed in SEEDS:
+        for layers in LAYERS:
+            record = read()
+            if find(record, example.name, layers, seed) is None:
+                ours = find(record, example.name, "keras_rnnx", seed)
+                seconds = ours["seconds"] if layers == "keras" else None
+                record.append(run(example, layers, seed, out, seconds))
+                record.sort(key=lambda r: (r["example"], r["layers"], r["seed"]))
+                write(RECORD, json.dumps(record, indent=1) + "\n")
+
+
+def number(values, digits):
+    """Mean and standard deviation of the seeds."""
+    if not values:
+        return "not run"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else " (one seed)"
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+def reached(runs, row):
+    return number(
+        [r["metrics"][row.metric] for r in runs if row.metric in r["metrics"]], row.digits
+    )
+
+
+def without_net(runs, row):
+    """The baselines of a metric: `"which baseline: metric"` in the record."""
+    found = []
+    for name in runs[0]["baselines"] if runs else ():
+        which, _, metric = name.rpartition(": ")
+        if metric == row.metric:
+            mean = statistics.mean(run["baselines"][name] for run in runs)
+            found.append(f"{which} {mean:.{row.digits}f}")
+    return "; ".join(found)
+
+
+def lines(head, rows):
+    """A table in Markdown."""
+    rows = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def page(record):
+    results, sizes = [], []
+    for example in EXAMPLES:
+        ours, stock = (find(record, example.name, layers) for layers in LAYERS)
+        link = f"[{example.name}](../examples/{example.name}.py)"
+        for row in example.rows:
+            found = (reached(ours, row), reached(stock, row), without_net(ours, row))
+            results.append([link, row.label, *found, row.published])
+        size = f"{ours[0]['parameters']:,}" if ours else "not run"
+        seconds = number([run["seconds"] for run in ours], 0)
+        sizes.append([link, example.task, example.data, example.package, size, seconds])
+    head = ["example", "metric", "ours", "stock Keras", "without a net"]
+    return PAGE_TEXT.format(
+        results=lines([*head, "published, and what differs"], results),
+        sizes=lines(["example", "task", "data", "package", "parameters", "seconds"], sizes),
+    )
+
+
+PAGE_TEXT = """# Results
+
+What the examples reach on held-out data: mean and standard deviation of three seeds, each trained
+on two CPU cores. *Stock Keras* is `keras.layers` in the same net, or in the closest that they can
+build (the example says what differs), with the same seeds and for as many seconds of training,
+compilation included. What needs no net is computed from the same data by the example itself.
+`python -m examples.results` runs what is missing and writes this page; the runs are in
+`results.json`.
+
+{results}
+
+## Data and sizes
+
+All data come inside packages; nothing is downloaded when an example runs. The seconds are those of
+training, compilation included, without validation.
+
+{sizes}
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--no-run", action="store_true", help="the table of what is there")
+    names = [example.name for example in EXAMPLES]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="run only these")
+    parser.add_argument("--out", type=Path, default=Path("results_output"), help="of the examples")
+    options = parser.parse_args()
+    for example in EXAMPLES:
+        if not options.no_run and example.name in options.only:
+            complete(example, options.out.resolve())
+    write(PAGE, page(read()))
+    print(PAGE.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
