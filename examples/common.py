@@ -88,6 +88,26 @@ class Budget(keras.callbacks.Callback):
         self.since = time.perf_counter()
 
 
+class Cosine(keras.callbacks.Callback):
+    """A learning rate that rises to `peak` in a tenth of the training, and falls along a cosine.
+
+    The training is `steps` batches or the seconds of the budget, whichever ends first: so that who
+    is slower has its whole schedule too.
+    """
+
+    def __init__(self, budget, peak, steps):
+        super().__init__()
+        self.budget, self.peak, self.steps, self.step = budget, peak, steps, 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        done = self.step / self.steps
+        if self.budget.limit is not None:
+            done = max(done, self.budget.seconds / self.budget.limit)
+        height = min(10 * done, 0.5 + 0.5 * np.cos(np.pi * min(1.0, max(0.0, done - 0.1) / 0.9)))
+        self.model.optimizer.learning_rate = self.peak * max(0.01, height)
+        self.step += 1
+
+
 def write(path, writer):
     """`writer(path)` under another name first, so that `path` is never half written."""
     unfinished = path.with_name("unfinished_" + path.name)

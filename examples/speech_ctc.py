@@ -14,31 +14,20 @@ That is hard, so in training the voice is changed in the graph: its speed, spect
     python examples/speech_ctc.py --train-on 3  # the other way round
 """
 
-import argparse
 import json
-import os
-import time
-from pathlib import Path
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import common  # first: it sets the environment
 import keras
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-import keras_rnnx
-import keras_rnnx.datasets  # registers `gcin_voice` for TFDS
-from keras_rnnx import serving
 from keras_rnnx.datasets import gcin_voice
 from keras_rnnx.heads import CTCDecoder
 from keras_rnnx.heads import CTCLoss
 from keras_rnnx.heads import forced_align
 from keras_rnnx.seq2seq import ErrorRate
-
-matplotlib.use("Agg")  # draws without a screen
-import matplotlib.pyplot as plt
 
 RATE = gcin_voice.RATE  # samples per second
 HOP = RATE // 100  # of frames, 10 ms
@@ -215,14 +204,14 @@ def batches(clips, labels, size=32):
     return rows.repeat().prefetch(2), len(clips) // size
 
 
-def build(kind):
+def build(kind, rnn):
     """From waveforms to logits, through two GRUs that go both ways, or nothing recurrent."""
     waveform = keras.Input((None,), name="waveform")
     x = OtherVoice()(Hearing()(waveform))
     x = Window(3 if kind == "GRU" else 11)(x)
     for _ in range(2):
         if kind == "GRU":
-            x = keras_rnnx.Bidirectional(keras_rnnx.GRU(96, return_sequences=True))(x)
+            x = rnn.Bidirectional(rnn.GRU(96, return_sequences=True))(x)
         else:
             x = keras.layers.Dense(350, "relu")(x)
         x = keras.layers.Dropout(0.3)(x)
@@ -240,45 +229,28 @@ def error_rate(labels, ids):
     return 100 * float(rate.result())
 
 
-def train(kind, data, validation, epochs):
-    """The trained model, and the seconds that it took."""
-    clips, labels = validation
-    model = build(kind)
-    data, steps = batches(*data)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0, steps * epochs, alpha=0.01, warmup_target=3e-3, warmup_steps=steps * epochs // 10
-    )
+def train(model, data, epochs, budget):
+    rows, steps = batches(*data)
     # Said fast, a clip may have fewer frames than labels need: those are left out.
-    model.compile(keras.optimizers.Adam(rate, clipnorm=1.0), CTCLoss(infinite="zero"))
-
-    def report(epoch, logs):
-        if (epoch + 1) % max(1, epochs // 6) == 0:
-            decode = CTCDecoder(method="greedy")
-            x = padded(clips)
-            ids = decode(model(x))["ids"]
-            print(
-                f"{kind}, epoch {epoch + 1}: loss {logs['loss']:.3f}, "
-                f"label error of unseen syllables {error_rate(labels, ids):.1f} %",
-                flush=True,
-            )
-
-    start = time.perf_counter()
-    told = keras.callbacks.LambdaCallback(on_epoch_end=report)
+    model.compile(keras.optimizers.Adam(clipnorm=1.0), CTCLoss(infinite="zero"))
     model.fit(
-        data, steps_per_epoch=steps, epochs=epochs, verbose=0, shuffle=False, callbacks=[told]
+        rows,
+        steps_per_epoch=steps,
+        epochs=epochs,
+        shuffle=False,  # done above
+        callbacks=[budget, common.Cosine(budget, 3e-3, steps * epochs)],
+        verbose=common.VERBOSE,
     )
-    return model, time.perf_counter() - start
 
 
 def best_constant(train_labels, labels):
     """Label error rate of the one answer that is best for the training syllables."""
     answers = np.unique(train_labels[train_labels[:, 2] < 0], axis=0)  # longer ones are worse
     rates = [error_rate(train_labels, np.tile(one, (len(train_labels), 1))) for one in answers]
-    best = answers[np.argmin(rates)]
-    return [error_rate(some, np.tile(best, (len(some), 1))) for some in labels]
+    return error_rate(labels, np.tile(answers[np.argmin(rates)], (len(labels), 1)))
 
 
-def draw(path, model, clips, labels):
+def draw(model, clips, labels):
     """Where in time the labels are: bands and pitch, and the probability of each label."""
     x = padded(clips)
     logits, heard = model(x), Hearing()(x).numpy()
@@ -306,96 +278,63 @@ def draw(path, model, clips, labels):
     axes[0, 0].set_ylabel("mel band")
     axes[0, 0].legend(loc="upper right")
     axes[1, 0].set_ylabel("probability")
-    figure.savefig(path, dpi=110, format="png")
-    plt.close(figure)
+    return figure
 
 
 def text(ids):
     return " ".join(LABELS[label] for label in ids if label > 0)
 
 
-def write(path, writer):
-    """Writes under another name first, so that `path` is never half written."""
-    unfinished = path.with_name("unfinished_" + path.name)
-    writer(unfinished)
-    unfinished.replace(path)
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few epochs")
+    parser = common.parser(__doc__, "speech_ctc")
     parser.add_argument("--epochs", type=int, help="default: 20")
     parser.add_argument("--train-on", type=int, choices=(3, 5), default=5, help="the speaker")
     parser.add_argument("--folder", default=gcin_voice.FOLDER, help="where the recordings are")
-    parser.add_argument("--out", type=Path, default=Path("speech_output"))
-    parser.add_argument("--data-dir", help="where TFDS keeps its files (default: OUT/data)")
-    options = parser.parse_args()
+    options = common.start(parser)
     epochs = options.epochs or (4 if options.quick else 20)
     one, other = options.train_on, 8 - options.train_on
-    out = options.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    tfds.disable_progress_bar()
-    keras.utils.set_random_seed(1)
-
-    print("Preparing gcin_voice ...", flush=True)
-    sets = load(options.data_dir or out / "data", options.folder)
-    unseen = {"the same speaker, new syllables": sets[one, "test"]}
-    unseen["another speaker, new syllables"] = joined(
-        sets[other, "validation"], sets[other, "test"]
-    )
-    unseen["another speaker, all syllables"] = joined(
-        *(sets[other, split] for split in ("train", "validation", "test"))
-    )
-    given = sets[one, "train"]
+    sets = load(options.data_dir, options.folder)
+    given, known = sets[one, "train"], sets[one, "test"]
+    unseen = {
+        "label error": known,
+        "label error, another speaker": joined(sets[other, "validation"], sets[other, "test"]),
+    }
     print(f"{len(given[0]):,} syllables of speaker {one}, tested on", end=" ")
-    print(", ".join(f"{len(clips):,} ({name})" for name, (clips, _) in unseen.items()))
+    print(*(len(clips) for clips, _ in unseen.values()), "new ones, of both speakers")
 
-    constant = best_constant(given[1], [labels for _, labels in unseen.values()])
-    table = [("the best constant answer", constant)]
-    for kind, name in {"window": "no recurrence, 110 ms", "GRU": "two bidirectional GRUs"}.items():
-        model, seconds = train(kind, given, sets[one, "validation"], epochs)
+    metrics, nets = {}, {"GRU": ""}
+    if options.layers == "keras_rnnx":
+        nets = {"window": ", no recurrence", "GRU": ""}  # the last one is kept
+    for kind, label in nets.items():
+        keras.utils.set_random_seed(options.seed)
+        model, budget = build(kind, options.rnn), common.Budget(options.seconds)
+        train(model, given, epochs, budget)
         recognizer = recognizer_of(model)
-        rates = []
-        for clips, labels in unseen.values():
+        for name, (clips, labels) in unseen.items():
             found = recognizer.predict(padded(clips), batch_size=128, verbose=0)
-            rates.append(error_rate(labels, found["ids"]))
-        table.append((f"{name} ({model.count_params():,} parameters)", rates))
-        print(f"{name}: trained in {seconds / 60:.1f} minutes\n", flush=True)
-    print("Label error rate, beam of 8")
-    for column, name in enumerate(unseen):
-        print(f"  {name}, {len(unseen[name][0]):,}:")
-        for row, rates in table:
-            print(f"    {row:<52}{rates[column]:6.1f} %")
+            metrics[name + label] = error_rate(labels, found["ids"])
+    constant = {
+        f"the best constant: {name}": best_constant(given[1], labels)
+        for name, (_, labels) in unseen.items()
+    }
 
-    clips, labels = unseen["the same speaker, new syllables"]
-    order = np.random.default_rng(1).permutation(len(clips))[:100]
-    clips, labels = [clips[k] for k in order], labels[order]
-    x = padded(clips)
-    found = recognizer.predict(x, batch_size=len(x), verbose=0)
-    print("\nSome of these, and the truth:")
-    for ids, truth in list(zip(found["ids"], labels))[:8]:
-        print(f"  {text(ids):<16}{text(truth)}")
-    right = [k for k in range(len(x)) if text(found["ids"][k]) == text(labels[k])]
-    shown = sorted(range(len(x)), key=lambda k: (k not in right, -len(text(labels[k]).split())))[:3]
-    chart, saved, export = out / "alignment.png", out / "recognizer.keras", out / "export"
-    write(chart, lambda path: draw(path, model, [clips[k] for k in shown], labels[shown]))
-    write(saved, recognizer.save)
-    write(out / "labels.json", lambda path: path.write_text(json.dumps(LABELS)))
-    version = serving.export(recognizer, export, example=x[:8], verbose=False)
-
-    reloaded = keras.saving.load_model(saved).predict(x, batch_size=len(x), verbose=0)
-    print("\nWill it run on a server?")
-    if serving.check(version):
-        raise SystemExit("The export has faults.")
-    lengths = np.array([len(clip) for clip in clips], "int32")
-    request = {"waveform": np.where(x == PADDING, 0, x).astype("float32"), "lengths": lengths}
-    served = serving.ask(version, request)  # in a clean process
-    print(f"\nThe same for {len(x)} clips? Largest difference of the scores:")
-    for where, answer in {"reloaded .keras": reloaded, "export, clean process": served}.items():
-        np.testing.assert_array_equal(answer["ids"], found["ids"])
-        print(f"  {where:<23}{np.abs(answer['scores'] - found['scores']).max():.1e}")
-        np.testing.assert_allclose(answer["scores"], found["scores"], rtol=0, atol=1e-3)
-    print(f"\nWritten to {out}: {saved.name}, {export.name}, labels.json, {chart.name}")
+    if options.layers == "keras_rnnx":
+        clips, labels = known[0][:100], known[1][:100]
+        x = padded(clips)
+        found = [text(ids) for ids in recognizer.predict(x, batch_size=100, verbose=0)["ids"]]
+        truth = [text(ids) for ids in labels]
+        print("\nSome of these, and the truth:")
+        for pair in list(zip(found, truth))[:8]:
+            print("  {:<16}{}".format(*pair))
+        rank = lambda k: (found[k] != truth[k], -len(truth[k].split()))
+        shown = sorted(range(len(x)), key=rank)[:3]
+        figure = draw(model, [clips[k] for k in shown], labels[shown])
+        common.save(options, figure, "alignment.png")
+        lengths = np.array([len(clip) for clip in clips], "int32")
+        common.export(options, recognizer, x, tolerance=1e-3, lengths=lengths)
+        text_of_labels = json.dumps(LABELS)
+        common.write(options.out / "labels.json", lambda path: path.write_text(text_of_labels))
+    common.report(options, model, budget, metrics, constant)
 
 
 if __name__ == "__main__":

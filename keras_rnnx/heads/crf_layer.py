@@ -53,12 +53,16 @@ def evidence(tags):
     """The `Evidence` of the tags that a `CRF` gave."""
     found = getattr(tags, "_crf_evidence", None)
     if found is None:
-        raise ValueError(
-            f"Got predictions of shape {tuple(tags.shape)} and type {tags.dtype} that no CRF layer "
-            "gave, expected its tags, untouched by other layers. Let the CRF be the last layer on "
-            "the way to this output."
-        )
+        raise ValueError(without_evidence(tags))
     return found
+
+
+def without_evidence(tags):
+    return (
+        f"Got predictions of shape {tuple(tags.shape)} and type {tags.dtype} that no CRF layer "
+        "gave, expected its tags, untouched by other layers. Let the CRF be the last layer on "
+        "the way to this output."
+    )
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")

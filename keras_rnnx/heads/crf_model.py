@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_rnnx.heads.crf_layer import evidence
+from keras_rnnx.heads.crf_layer import without_evidence
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
@@ -48,6 +49,9 @@ class CRFLoss(keras.losses.Loss):
         self.average = average
 
     def __call__(self, y_true, y_pred, sample_weight=None):
+        if is_stand_in(y_pred):
+            with tf.control_dependencies([tf.debugging.Assert(False, [without_evidence(y_pred)])]):
+                return tf.zeros([])
         found = evidence(y_pred)
         tags = tf.cast(y_true, tf.int32)
         losses = -found.log_likelihood(tags)
@@ -73,6 +77,15 @@ class CRFLoss(keras.losses.Loss):
 
     def get_config(self):
         return {"average": self.average, "name": self.name}
+
+
+def is_stand_in(tensor):
+    """Whether it is an argument of the graph that is being traced.
+
+    Under a strategy of `tf.distribute` Keras traces the loss once for its shapes alone, apart from
+    the model. That graph never runs; if one does, it says what is missing.
+    """
+    return getattr(getattr(tensor, "op", None), "type", None) == "Placeholder"
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
