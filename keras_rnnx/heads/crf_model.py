@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_rnnx.heads.crf_layer import evidence
 from keras_rnnx.heads.crf_layer import without_evidence
+from keras_rnnx.replicas import mean_over_all
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
@@ -63,7 +64,7 @@ class CRFLoss(keras.losses.Loss):
         total = tf.reduce_sum(losses)
         if self.average is None:
             return total
-        return tf.math.divide_no_nan(total, tf.reduce_sum(tf.cast(real, total.dtype)))
+        return mean_over_all(total, tf.reduce_sum(tf.cast(real, total.dtype)))
 
     def _of_rows(self, weight):
         if weight.shape.rank == 2 and weight.shape[1] == 1:

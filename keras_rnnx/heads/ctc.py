@@ -10,6 +10,7 @@ from keras_rnnx.heads.ctc_inputs import real_steps
 from keras_rnnx.heads.ctc_lattice import NEVER
 from keras_rnnx.heads.ctc_lattice import Lattice
 from keras_rnnx.heads.ctc_lattice import total_step
+from keras_rnnx.replicas import mean_over_all
 
 
 def ctc_loss(labels, logits, mask=None, sequence_length=None, label_length=None, blank=0):
@@ -146,7 +147,7 @@ class CTCLoss(keras.losses.Loss):
         counts = tf.cast(has_steps(logits, real), losses.dtype)
         if self.average == "labels":
             counts *= tf.cast(count, losses.dtype)
-        return tf.math.divide_no_nan(total, tf.reduce_sum(counts))
+        return mean_over_all(total, tf.reduce_sum(counts))
 
     def finite(self, losses):
         """The losses `[B]`, with what was asked for in place of infinity."""

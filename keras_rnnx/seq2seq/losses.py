@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from keras_rnnx.replicas import mean_over_all
+
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
 class SequenceLoss(keras.losses.Loss):
@@ -70,7 +72,7 @@ class SequenceLoss(keras.losses.Loss):
             return total
         per_row = tf.cast(tf.reduce_any(real > 0, axis=1), tf.float32)
         count = tf.reduce_sum(real if self.average == "tokens" else per_row)
-        return tf.math.divide_no_nan(total, count)
+        return mean_over_all(total, count)
 
     def per_token(self, y, logits):
         """The loss of each token, `[B, T]`, whether it is real or not."""

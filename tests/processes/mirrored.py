@@ -42,7 +42,7 @@ def crf():
     x, h = embedded()
     h = rnnx.Bidirectional(rnnx.GRU(5, return_sequences=True))(h)
     model = heads.CRFModel(x, heads.CRF(3)(h))
-    model.compile("sgd")
+    model.compile("sgd", heads.CRFLoss("tokens"))
     return model, ids, np.where(ids > 0, rng_of(2).integers(3, size=(N, T)), -1)
 
 
@@ -50,8 +50,10 @@ def ctc():
     x, h = embedded()
     h = rnnx.LSTM(5, return_sequences=True)(h)
     model = keras.Model(x, keras.layers.Dense(4)(h))
-    model.compile("sgd", heads.CTCLoss())
-    return model, ids, rng_of(3).integers(1, 4, size=(N, 2))
+    model.compile("sgd", heads.CTCLoss(average="labels"))
+    labels = rng_of(3).integers(1, 4, size=(N, 2))
+    labels[:10, 1] = -1
+    return model, ids, labels
 
 
 def translation():
@@ -60,6 +62,7 @@ def translation():
     model = seq2seq.Seq2Seq(seq2seq.Encoder(rnn, V, 4), seq2seq.Decoder(cell, 8, 3), start=7, end=6)
     model.compile("sgd", seq2seq.SequenceLoss())
     targets = rng_of(4).integers(1, 6, size=(N, 5)).astype("int32")
+    targets[:10, 2:] = 0
     return model, ids, targets
 
 
