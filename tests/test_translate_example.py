@@ -1,5 +1,6 @@
 """examples/translate.py in its short form, from beginning to end, and a Translator by itself."""
 
+import json
 import os
 import re
 import subprocess
@@ -29,19 +30,20 @@ def test_short_form(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
-    errors = re.findall(r"phoneme error (\d+\.\d+) %, word error (\d+\.\d+) %", run.stdout)
-    validation, (greedy, beam) = errors[:-2], errors[-2:]
-    assert len(validation) == 3
-    assert float(validation[-1][0]) < float(validation[0][0]), "it learns"
-    assert float(greedy[0]) < 50 and float(beam[0]) < 50, "most phonemes are right"
-    for where in (r"reloaded \.keras", "export, clean process"):
-        (difference,) = re.findall(rf"{where} +(.+)$", run.stdout, re.M)
-        assert float(difference) <= 1e-4
-    names = {"alignments.png", "data", "export", "translator.keras"}
+    found = json.loads((tmp_path / "result.json").read_text())["metrics"]
+    assert set(found) == {
+        f"{unit} error{how}" for unit in ("phoneme", "word") for how in ("", ", beam of 4")
+    }
+    assert max(found["phoneme error"], found["phoneme error, beam of 4"]) < 50, "most are right"
+    validation = [
+        float(x) for x in re.findall(r"^validation: phoneme error (\S+) %", run.stdout, re.M)
+    ]
+    assert len(validation) == 3 and validation[-1] < validation[0], "it learns"
+    names = {"alignments.png", "data", "export", "model.keras", "result.json"}
     assert names <= {path.name for path in tmp_path.iterdir()}
     height, width, _ = matplotlib.image.imread(tmp_path / "alignments.png").shape
     assert width > height > 300
-    translator = keras.saving.load_model(tmp_path / "translator.keras")
+    translator = keras.saving.load_model(tmp_path / "model.keras")
     assert translator.model.count_params() < 2_000_000
     assert translator.decode(["hello", "o'clock"], beam_width=2).texts.shape == (2, 2)
 

@@ -17,7 +17,20 @@ except ModuleNotFoundError as error:
 
 from keras_rnnx.datasets.chorales import Chorales
 from keras_rnnx.datasets.cmudict import Cmudict
+from keras_rnnx.datasets.elecdemand import Elecdemand
+from keras_rnnx.datasets.emoji_captions import EmojiCaptions
 from keras_rnnx.datasets.gcin_voice import GcinVoice
 from keras_rnnx.datasets.hebrew_entities import HebrewEntities
+from keras_rnnx.datasets.movie_sentiment import MovieSentiment
+from keras_rnnx.datasets.shakespeare import Shakespeare
 
-__all__ = ["Chorales", "Cmudict", "GcinVoice", "HebrewEntities"]
+__all__ = [
+    "Chorales",
+    "Cmudict",
+    "Elecdemand",
+    "EmojiCaptions",
+    "GcinVoice",
+    "HebrewEntities",
+    "MovieSentiment",
+    "Shakespeare",
+]

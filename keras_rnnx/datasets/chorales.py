@@ -37,6 +37,7 @@ class Chorales(tfds.core.GeneratorBasedBuilder):
     Reference: music21, https://www.music21.org/music21docs/about/referenceCorpus.html
 
     Example, in a folder of your choice:
+
         import keras_rnnx.datasets, tensorflow_datasets as tfds
         train = tfds.load("chorales", split="train", data_dir="data")
     """

@@ -26,6 +26,7 @@ class Cmudict(tfds.core.GeneratorBasedBuilder):
     Reference: Carnegie Mellon University, http://www.speech.cs.cmu.edu/cgi-bin/cmudict
 
     Example, in a folder of your choice:
+
         import keras_rnnx.datasets, tensorflow_datasets as tfds
         train = tfds.load("cmudict", split="train", data_dir="data")
     """

@@ -42,6 +42,7 @@ class GcinVoice(tfds.core.GeneratorBasedBuilder):
     Reference: https://packages.debian.org/gcin-voice
 
     Example, in a folder of your choice:
+
         import keras_rnnx.datasets, tensorflow_datasets as tfds
         train = tfds.load("gcin_voice", split="train", data_dir="data")
     """

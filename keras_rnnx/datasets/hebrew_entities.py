@@ -35,6 +35,7 @@ class HebrewEntities(tfds.core.GeneratorBasedBuilder):
     Text", Traitement Automatique des Langues 42 (2001).
 
     Example, in a folder of your choice:
+
         import keras_rnnx.datasets, tensorflow_datasets as tfds
         train = tfds.load("hebrew_entities", split="train", data_dir="data")
     """
