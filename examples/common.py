@@ -97,15 +97,14 @@ class Cosine(keras.callbacks.Callback):
 
     def __init__(self, budget, peak, steps):
         super().__init__()
-        self.budget, self.peak, self.steps, self.step = budget, peak, steps, 0
+        self.budget, self.peak, self.steps = budget, peak, steps
 
     def on_train_batch_begin(self, batch, logs=None):
-        done = self.step / self.steps
+        done = int(self.model.optimizer.iterations) / self.steps  # known to a resumed training
         if self.budget.limit is not None:
             done = max(done, self.budget.seconds / self.budget.limit)
         height = min(10 * done, 0.5 + 0.5 * np.cos(np.pi * min(1.0, max(0.0, done - 0.1) / 0.9)))
         self.model.optimizer.learning_rate = self.peak * max(0.01, height)
-        self.step += 1
 
 
 def write(path, writer):

@@ -165,7 +165,10 @@ class Monotonic:
             raise ValueError(f"sigmoid_noise is {self.sigmoid_noise!r}, expected 0 or more.")
 
     def align(self, scores, mask, previous):
-        """`[B, S]` scores, which the bias and the noise are part of, as alignments."""
+        """`[B, S]` scores, which the bias and the noise are part of, as alignments.
+
+        `mask` says where the memory is real, `previous` are the alignments of the step before.
+        """
         if self.mode == "hard":
             p = tf.cast(scores > 0, scores.dtype)
         else:

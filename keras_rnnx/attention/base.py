@@ -64,11 +64,12 @@ class Attention(abc.ABC):
 
     @property
     def is_monotonic(self):
+        """Whether alignments move forward only."""
         return isinstance(self.alignment, Monotonic)
 
     @property
     def state_names(self):
-        """What a step keeps for the next: of "previous" and "total" alignments."""
+        """What a step keeps for the next, of "previous" and "total" alignments."""
         return ("previous",) if self.is_monotonic else ()
 
     def keys(self, weights, memory):
@@ -84,7 +85,10 @@ class Attention(abc.ABC):
         """`[..., B, S]` from the query `[..., B, Q]`; kept: the states by name."""
 
     def attend(self, weights, product, query, constants, states, noise=None):
-        """`(context, alignments, new states)` of one step, or of all if there are no states."""
+        """`(context, alignments, new states)` of one step, or of all if there are no states.
+
+        `noise` is added to the scores of a monotonic alignment.
+        """
         kept = dict(zip(self.state_names, states, strict=True))
         if self.is_monotonic:  # zeros stand for a start at the first position
             first = tf.one_hot(0, tf.shape(states[0])[-1], dtype=states[0].dtype)

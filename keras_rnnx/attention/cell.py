@@ -43,14 +43,17 @@ class AttentionCell(Cell):
             weights of the attention; and those of `keras.layers.Layer`.
 
     Constants, which `RNN` takes at each call, `constants={"memory": ..., "memory_mask": ...}`:
-        memory: `[B, S, M]`, or a list with one for each attention; one memory serves all.
-        memory_mask: `[B, S]` booleans, True where a position is real, or a list of them; None for
-            all. A Keras mask of the memory holds too. Masked positions get no alignment, whatever
-            they hold; a row without a real position has alignments and a context of zeros.
+
+    * memory: `[B, S, M]`, or a list with one for each attention; one memory serves all.
+    * memory_mask: `[B, S]` booleans, True where a position is real, or a list of them; None for
+      all. A Keras mask of the memory holds too. Masked positions get no alignment, whatever they
+      hold; a row without a real position has alignments and a context of zeros.
 
     States: those of the cell, then, with input feeding, the attention vector, then for
     monotonic, location-sensitive and coverage attention what they keep of the alignments,
     `[B, S]` each. They begin as zeros. An `initial_state` may hold those of the cell only.
+
+    Call arguments of a single step: as of `keras_rnnx.Cell`.
 
     Returns (of `RNN` with `return_sequences`):
         `[B, T, A]`, or with `return_alignments` a tuple of that and of `[B, T, S]` for each

@@ -17,6 +17,10 @@ class Weight(NamedTuple):
     The role ("kernel", "recurrent" or "bias") decides which of the layer's initializers,
     regularizers and constraints apply to it; a "gain" starts at 1 and has none of these.
 
+    Attributes:
+        shape: tuple of integers.
+        role: `"kernel"`, `"recurrent"`, `"bias"` or `"gain"`.
+
     Example:
 
     >>> import keras_rnnx
@@ -51,6 +55,10 @@ class CellSpec(abc.ABC):
     Fields are compared and hashed: numbers, strings, functions, tuples. `keras_rnnx.CustomCell`
     gives a spec its weights. Register the class: whatever copies, saves or loads a cell makes it
     again from its configuration.
+
+    Args:
+        units: positive integer, the size of the state and of the output.
+        use_bias: whether there is a bias.
 
     Example:
 
@@ -133,7 +141,10 @@ class CellSpec(abc.ABC):
         return (), given, states
 
     def leave(self, given, output, states):
-        """`(output, states)` of one sequence as the call gives them, from those of the loop."""
+        """`(output, states)` of one sequence as the call gives them, from those of the loop.
+
+        given: the constants of the call, as of `enter`.
+        """
         return output, states
 
     @abc.abstractmethod

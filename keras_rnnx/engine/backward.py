@@ -98,10 +98,12 @@ class Truncated(Backward):
 
     @property
     def truncate(self):
+        """Steps after which the states' gradient stops."""
         return self.steps
 
     @property
     def reason(self):
+        """A sentence for the plan."""
         return f"The gradient of the states stops every {self.steps} steps."
 
 

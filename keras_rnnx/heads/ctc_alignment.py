@@ -17,11 +17,12 @@ from keras_rnnx.heads.ctc_lattice import best_step
 class Alignment(NamedTuple):
     """The best path of each sequence that spells its labels.
 
-    ids: `[B, T]` int32, the symbol of each step, a label or the blank; -1 where the mask is off,
-        and in rows that no path spells.
-    places: `[B, T]` int32, which of the real labels of the row the step belongs to, from 0; -1 at
-        blanks and where `ids` is -1.
-    scores: `[B]`, the log-probability of the path; -inf where no path spells the labels.
+    Attributes:
+        ids: `[B, T]` int32, the symbol of each step, a label or the blank; -1 where the mask is
+            off, and in rows that no path spells.
+        places: `[B, T]` int32, which of the real labels of the row the step belongs to, from 0; -1
+            at blanks and where `ids` is -1.
+        scores: `[B]`, the log-probability of the path; -inf where no path spells the labels.
 
     Example:
 

@@ -16,9 +16,10 @@ DIRECTIONS = 64  # of the output: as many are taken exactly, more by this many r
 class Memory(NamedTuple):
     """What `memory_length` has found.
 
-    length: the longest lag that counts, in steps.
-    norms: `[T]`, the norm of the derivative at each lag 0, 1, ..., T - 1; NaN where no row is so
-        long.
+    Attributes:
+        length: the longest lag that counts, in steps.
+        norms: `[T]`, the norm of the derivative at each lag 0, 1, ..., T - 1; NaN where no row is
+            so long.
 
     Example:
 

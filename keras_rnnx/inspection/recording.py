@@ -106,7 +106,8 @@ def record(model, x):
     Args:
         model: a Keras model.
         x: one batch of its input, as `model(x)` takes it. Of a `Seq2Seq`
-            `Pair(source, model.teacher_inputs(targets))`, from `keras_rnnx.seq2seq.model`.
+            `Pair(source, model.teacher_inputs(targets))`; `from keras_rnnx.seq2seq.model import
+            Pair`.
 
     Returns:
         A `Record` of float32 arrays (float64 of such a layer): `[B, T, U]`, `[B, T, S]` over the

@@ -13,10 +13,13 @@ BY_GATE = ("kernel", "recurrent_kernel", "bias", "input_gain", "recurrent_gain",
 class LayerSummary(NamedTuple):
     """One recurrent layer of a model, or one cell of a list of cells.
 
-    name: as in `record`. cell: its class. output_shape: of the layer, None where it is not known.
-    parameters: `{gate: number}`, of the kernels' and the bias' columns of that gate, and
-        `{weight: number}` of the weights that belong to no gate.
-    training, inference: the `Plan` of a traced call: `backend` and `reasons`.
+    Attributes:
+        name: as in `record`.
+        cell: its class.
+        output_shape: of the layer, None where it is not known.
+        parameters: `{gate: number}`, of the kernels' and the bias' columns of that gate, and
+            `{weight: number}` of the weights that belong to no gate.
+        training, inference: the `Plan` of a traced call: `backend` and `reasons`.
 
     Example:
 

@@ -217,7 +217,7 @@ class Bidirectional(SequenceLayer):
         return size
 
     def merge(self, y, y_back):
-        """The outputs of both directions as one, as `merge_mode` says."""
+        """The outputs of both directions, `y` and `y_back`, as one, as `merge_mode` says."""
         if self.merge_mode == "concat":
             return keras.ops.concatenate([y, y_back], axis=-1)
         if self.merge_mode == "sum":

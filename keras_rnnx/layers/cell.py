@@ -67,6 +67,7 @@ class Cell(keras.layers.Layer):
     on as a dict; those below may be left to `**kwargs`.
 
     Args:
+        arguments: dict of a subclass's own arguments, by name.
         kernel_initializer, recurrent_initializer, bias_initializer: of the weights.
         kernel_regularizer, recurrent_regularizer, bias_regularizer: penalties on the weights.
         kernel_constraint, recurrent_constraint, bias_constraint: applied after each update.

@@ -58,6 +58,7 @@ class CustomCell(Cell):
 
     @property
     def units(self):
+        """Those of the spec."""
         return self.spec.units
 
     def make_spec(self):

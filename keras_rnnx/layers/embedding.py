@@ -25,6 +25,13 @@ class Embedding(keras.layers.Embedding):
             masked.
         **kwargs: of `keras.layers.Embedding`, such as `mask_zero`.
 
+    Call arguments:
+        inputs: `[B, T]` ids, or of another shape with the batch first.
+        training: whether words are dropped.
+
+    Returns:
+        `[B, T, output_dim]`.
+
     Example:
 
     >>> import numpy as np, keras_rnnx

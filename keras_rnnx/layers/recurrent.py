@@ -49,6 +49,7 @@ class Recurrent(SequenceLayer):
 
     @property
     def output_size(self):
+        """Size of an output, of lists where an output is one."""
         return output_size(self.cell)
 
     def compute_output_shape(self, sequences_shape, initial_state_shape=None):
@@ -93,7 +94,8 @@ class Recurrent(SequenceLayer):
     # -- states ----------------------------------------------------------------------------
 
     def get_initial_state(self, batch_size):
-        """Zeros, or what the cell's own `get_initial_state` says: a list of the states."""
+        """Zeros, or what the cell's own `get_initial_state` says: a list of the states, with
+        `batch_size` rows."""
         return cell_states(self.cell, batch_size)
 
     def complete_states(self, states):
@@ -114,7 +116,7 @@ class Recurrent(SequenceLayer):
         return [_of_cell(cell, "sizes_to_start", own, sizes) for cell, own, sizes in pairs]
 
     def initial_states(self, batch):
-        """The states before the first step, to start `step` with: a list, `[B, U]` each."""
+        """The states of `batch` rows before the first step, to start `step` with: `[B, U]` each."""
         return self.get_initial_state(batch)
 
     @property

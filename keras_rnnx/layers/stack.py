@@ -161,11 +161,11 @@ class Stack(SequenceLayer):
 
     @property
     def state_size(self):
-        """Sizes of the states of all layers, from bottom to top: one flat list."""
+        """Sizes of the states of all layers, from bottom to top, as one flat list."""
         return [n for layer in self.layers for n in _state_sizes(layer)]
 
     def get_initial_state(self, batch_size):
-        """Zeros for every layer: a list of the states."""
+        """Zeros for every layer: a list of the states, with `batch_size` rows."""
         return [
             state
             for layer in self.layers
@@ -174,7 +174,7 @@ class Stack(SequenceLayer):
         ]
 
     def initial_states(self, batch):
-        """The states before the first step, to start `step` with: a list, `[B, U]` each."""
+        """The states of `batch` rows before the first step, to start `step` with: `[B, U]` each."""
         for layer in self.layers:
             if isinstance(layer, Bidirectional):
                 layer.step()

@@ -89,11 +89,12 @@ class Decoder(keras.layers.Layer):
 
     @property
     def cells(self):
+        """The cells from bottom to top."""
         return self.rnn.cells
 
     @property
     def start_sizes(self):
-        """Sizes of the states that a bridge gives: those of each cell, without an attention's."""
+        """Sizes of the states that a bridge gives, those of each cell, without an attention's."""
         inside = [getattr(cell, "cell", cell) for cell in self.cells]
         return [keras.tree.flatten(cell.state_size) for cell in inside]
 
@@ -172,7 +173,8 @@ class Decoder(keras.layers.Layer):
     def step(self, inputs, state, constants):
         """One step: ids `[N]`, or frames `[N, features]`, to logits, states and alignments.
 
-        It is the step function of `keras_rnnx.seq2seq.beam_search`.
+        It is the step function of `keras_rnnx.seq2seq.beam_search`. `state` and `constants` are
+        those of each cell.
         """
         return self.steps()(inputs, state, constants)
 

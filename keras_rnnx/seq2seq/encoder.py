@@ -100,7 +100,8 @@ class Encoder(keras.layers.Layer):
 class Bridge(keras.layers.Layer):
     """Starts a decoder from what an encoder found.
 
-    modes:
+    How, by `mode`:
+
         "dense"     each state is `tanh(W [all states of the encoder] + b)`; from a memory without
                     states as in "mean"
         "mean"      each state is `tanh(W m + b)`, m being the mean of the memory over its real

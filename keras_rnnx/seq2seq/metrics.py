@@ -14,6 +14,7 @@ class _Ratio(keras.metrics.Metric):
         self.count = self.add_variable(shape=(), initializer="zeros", name="count")
 
     def add(self, total, count):
+        """Add the sums of both to those of the batches before."""
         self.total.assign_add(tf.cast(tf.reduce_sum(total), self.total.dtype))
         self.count.assign_add(tf.cast(tf.reduce_sum(count), self.count.dtype))
 

@@ -109,7 +109,7 @@ class Seq2Seq(keras.Model):
 
     @property
     def decoding(self):
-        """How the model decodes unless it is told otherwise: a copy of the dict."""
+        """A copy of the dict that says how the model decodes unless it is told otherwise."""
         return dict(self._decoding)
 
     def _check_token(self, name, token):
@@ -148,8 +148,14 @@ class Seq2Seq(keras.Model):
 
     def call(self, inputs, training=None):
         if not isinstance(inputs, Pair):
-            first = keras.tree.flatten(inputs)[0]
-            inputs = Pair(inputs, self._first_inputs(tf.shape(first)[0])[:, None])
+            any_input = keras.tree.flatten(inputs)[0]
+            first = self._first_inputs(tf.shape(any_input)[0])[:, None]
+            if tf.distribute.has_strategy():
+                # Before it fits, Keras holds the shape of this call against that of the targets.
+                first = tf.raw_ops.PlaceholderWithDefault(
+                    input=first, shape=[None, None, *first.shape[2:]]
+                )
+            inputs = Pair(inputs, first)
         self._remember(inputs)
         encoded = self.encode(inputs.source, training=training)
         return self.decoder(
@@ -200,9 +206,11 @@ class Seq2Seq(keras.Model):
     def decode(self, source, **options):
         """The best targets for a source, as a `Decoded`; in one loop of the graph.
 
-        options: as `decoding` of the model, which they go before: `method`, `beam_width`,
-            `max_length`, penalties and so on, each call anew. Numbers may be scalar
-            tensors, and those of beam search that say so tensors `[B]`.
+        Args:
+            source: as of the call.
+            **options: as `decoding` of the model, which they go before: `method`, `beam_width`,
+                `max_length`, penalties and so on, each call anew. Numbers may be scalar tensors,
+                and those of beam search that say so tensors `[B]`.
         """
         if self.decoder.vocabulary_size is None:
             raise ValueError(f"{self.name} has a decoder of numbers: use `rollout`.")
@@ -224,11 +232,11 @@ class Seq2Seq(keras.Model):
         Of a source of ids `[B, S]` or features `[B, S, D]`; its steps from `lengths [B]` on are
         padding, whatever they hold.
 
-        serving_default: `source`, `lengths` -> `ids [B, T]`, `length [B]` and `score [B]` of the
-            best target, decoded as `decoding` says; of a decoder of numbers `frames [B, T, F]`.
-        decode: these and of each row its own `beam_width [B]`, `max_length [B]` and
-            `length_penalty [B]` -> `ids [B, K, T]`, `lengths`, `scores [B, K]`, and, with one
-            attention, `alignments [B, K, T, S]`. K is the largest width.
+        * serving_default: `source`, `lengths` -> `ids [B, T]`, `length [B]` and `score [B]` of the
+          best target, decoded as `decoding` says; of a decoder of numbers `frames [B, T, F]`.
+        * decode: these and of each row its own `beam_width [B]`, `max_length [B]` and
+          `length_penalty [B]` -> `ids [B, K, T]`, `lengths`, `scores [B, K]`, and, with one
+          attention, `alignments [B, K, T, S]`. K is the largest width.
         """
         if self._built_for is None or keras.tree.is_nested(self._built_for["structure"]):
             raise ValueError(
@@ -296,8 +304,13 @@ class Seq2Seq(keras.Model):
     def evaluate_decoded(self, source, targets, metrics, batch_size=64, **options):
         """Metrics of what is decoded: `{name: value}`, from the best hypothesis of each source.
 
-        targets: `[B, T]`, or `[B, R, T]` for R references of each source, those of zeros being
-            none. metrics: list of `ErrorRate`, `ExactMatch` or any that take ids for ids.
+        Args:
+            source: as of the call.
+            targets: `[B, T]`, or `[B, R, T]` for R references of each source, those of zeros being
+                none.
+            metrics: list of `ErrorRate`, `ExactMatch` or any that take ids for ids.
+            batch_size: how many rows are decoded at a time.
+            **options: as of `decode`.
         """
         for metric in metrics:
             metric.reset_state()

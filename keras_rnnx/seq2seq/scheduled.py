@@ -82,7 +82,8 @@ class ScheduledSampling:
     def mix(self, step, state, constants, inputs, rate, seed):
         """The inputs `[B, T]` or `[B, T, features]`, some of them the decoder's own.
 
-        step: the step function of a decoder. seed: `[2]` integers.
+        step: the step function of a decoder, with its `state` and `constants` at the start. rate:
+        how many inputs are replaced. seed: `[2]` integers.
         """
         B, T = tf.shape(inputs)[0], tf.shape(inputs)[1]
         by_step = tf.transpose(inputs, [1, 0, *range(2, inputs.shape.rank)])

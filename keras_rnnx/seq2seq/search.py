@@ -18,11 +18,12 @@ from keras_rnnx.seq2seq.rules import as_prefix
 class Decoded(NamedTuple):
     """What decoding gives: for each sample its hypotheses, the best first.
 
-    ids: `[B, K, T]`, filled with the end token after the end.
-    lengths: `[B, K]`, how many tokens come before the end token; the longest length where none
-        came.
-    scores: `[B, K]` float32; -inf where there are fewer hypotheses than asked for.
-    alignments: `[B, K, T, S]`, or a list of those, or None if the step gives none.
+    Attributes:
+        ids: `[B, K, T]`, filled with the end token after the end.
+        lengths: `[B, K]`, how many tokens come before the end token; the longest length where none
+            came.
+        scores: `[B, K]` float32; -inf where there are fewer hypotheses than asked for.
+        alignments: `[B, K, T, S]`, or a list of those, or None if the step gives none.
 
     Example:
 

@@ -14,8 +14,9 @@ from keras_rnnx.seq2seq.search import Decoded
 class DecodedText(NamedTuple):
     """What a `Translator` decodes.
 
-    texts: `[B, K]` strings, the best first.
-    decoded: the `Decoded`: ids, lengths, scores and alignments.
+    Attributes:
+        texts: `[B, K]` strings, the best first.
+        decoded: the `Decoded`: ids, lengths, scores and alignments.
 
     Example:
 
@@ -139,11 +140,11 @@ class Translator(keras.Model):
     def endpoints(self):
         """What an export answers, by name: functions and the specs of what they take.
 
-        serving_default: `text [B]` -> `text [B]` and `score [B]`, decoded as the model's `decoding`
-            says.
-        decode: `text [B]`, and of each row its own `beam_width [B]`, `max_length [B]` and
-            `length_penalty [B]` -> `texts [B, K]`, `scores`, `lengths`, `ids [B, K, T]`, and, with
-            one attention, `alignments [B, K, T, S]`. K is the largest width.
+        * serving_default: `text [B]` -> `text [B]` and `score [B]`, decoded as the model's
+          `decoding` says.
+        * decode: `text [B]`, and of each row its own `beam_width [B]`, `max_length [B]` and
+          `length_penalty [B]` -> `texts [B, K]`, `scores`, `lengths`, `ids [B, K, T]`, and, with
+          one attention, `alignments [B, K, T, S]`. K is the largest width.
         """
 
         def serve(text):

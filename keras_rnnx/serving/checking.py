@@ -22,8 +22,10 @@ TOLERANCE = 1e-5
 class Fault(NamedTuple):
     """What a server would stumble over.
 
-    signature: where, or "" for the whole. kind: in a word or two. sentence: what it is and what
-    to do.
+    Attributes:
+        signature: where, or "" for the whole.
+        kind: in a word or two.
+        sentence: what it is and what to do.
 
     Example:
 

@@ -45,7 +45,10 @@ class Client:
         self.timeout, self.retries = timeout, retries
 
     def predict(self, inputs, signature="serving_default"):
-        """`{output: array}` for `{input: array}`, all with the batch first."""
+        """`{output: array}` for inputs `{input: array}`, all with the batch first.
+
+        `signature` is one of those that a version answers.
+        """
         inputs = {name: _array(value) for name, value in inputs.items()}
         for k in range(self.retries + 1):
             try:
@@ -56,14 +59,19 @@ class Client:
                 time.sleep(0.1 * 2**k)
 
     def stream(self, rows=1):
-        """A `Stream` of so many sequences side by side, at their beginning."""
+        """A `Stream` of as many sequences as `rows` side by side, at their beginning.
+
+        `stream.feed(inputs)` answers a chunk and keeps the states, which are in `stream.states`.
+        """
         return Stream(self, rows)
 
     def decode(self, sources, beam_width=4, max_length=50, length_penalty=0.0, **more):
         """The best targets of sources: `{output: array}` of the signature decode.
 
-        sources: strings for a Translator, else arrays by name as in `predict`. The numbers: one
-        for all rows, or one for each.
+        Args:
+            sources: strings for a Translator, else arrays by name as in `predict`.
+            beam_width, max_length, length_penalty: a number for all rows, or one for each.
+            **more: further inputs by name.
         """
         if not isinstance(sources, dict):
             sources = {"text": sources}
@@ -76,6 +84,7 @@ class Client:
         return self.predict({**sources, **numbers, **more}, "decode")
 
     def close(self):
+        """Close the connection."""
         self.transport.close()
 
     def __enter__(self):
