@@ -7,16 +7,21 @@ import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [
+    "cells.md",
     "coming_from_keras.md",
     "coming_from_pytorch.md",
     "coming_from_tensorflow_addons.md",
     "crf.md",
     "ctc.md",
+    "index.md",
     "inspecting.md",
     "long_sequences.md",
+    "masks.md",
     "regularization.md",
     "sequence_to_sequence.md",
     "serving.md",
+    "shapes_of_tasks.md",
+    "vanishing_gradients.md",
     "writing_a_cell.md",
 ]
 
