@@ -153,7 +153,7 @@ EXAMPLES = (
         (
             Row("half hour, MAE in GW", "mean absolute error of the next half hour, GW", 4),
             Row("day, MAE in GW", "mean absolute error of the next day, GW", 3),
-            Row("day, inside of 0.9", "share inside of the 90 % interval", 2),
+            Row("day, inside of 95 %", "share inside of the 95 % interval", 2),
         ),
     ),
     Example(

@@ -1,0 +1,256 @@
+"""Say what a picture shows: the names of emoji, with attention over the map of a CNN.
+
+One-to-many: from one picture a sequence of words, "woman rowing boat medium skin tone". A CNN makes
+a map of 36 places; for each word the decoder looks at some of them (Xu et al., "Show, Attend and
+Tell", ICML 2015). No emoji of the test was seen in training, nor a variant of it. The emoji are
+drawn with a font of Debian and named by the package `emoji`:
+
+    apt install fonts-noto-color-emoji       # or tell --font where the file is
+    python examples/captioning.py            # all emoji, four minutes on two cores
+    python examples/captioning.py --quick    # some of them: to see that all works
+    python examples/captioning.py --dataset coco_captions  # photographs, which TFDS downloads
+"""
+
+import itertools
+import re
+import textwrap
+from collections import Counter
+
+import common  # first: it sets the environment
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import keras_rnnx
+import keras_rnnx.datasets  # registers `emoji_captions` for TFDS
+from keras_rnnx import seq2seq
+from keras_rnnx.attention import BahdanauAttention
+
+SIZE, GRID = 48, 6  # pixels of a side; places of a side that the decoder looks at
+LENGTH, BATCH = 12, 64  # words of a caption at most, its end included
+UNKNOWN = 1  # 0 is padding; after the words come the end and the start
+UNITS, SMALL, DROPOUT, EPOCHS, RATE = 192, 96, 0.4, 30, 2e-3
+
+
+def load(options):
+    """`{split: (pictures [N, SIZE, SIZE, 3], the captions of each)}`."""
+    font = {"font": options.font} if options.font else {}
+    builder = tfds.builder(options.dataset, data_dir=options.data_dir, **font)
+    builder.download_and_prepare()
+
+    def resized(row):
+        image = tf.image.resize(row["image"], (SIZE, SIZE), antialias=True)
+        texts = [row["caption"]] if "caption" in row else row["captions"]["text"]
+        return tf.cast(tf.round(image), tf.uint8), texts
+
+    clean = lambda text: re.sub(r"[.,!?()\"]", "", text.decode().lower())
+    sets, part = {}, "[:50%]" if options.quick else ""
+    validation = "val" if options.dataset == "coco_captions" else "validation"
+    for split, its_name in {"train": "train", "validation": validation, "test": "test"}.items():
+        rows = builder.as_dataset(split=its_name + part).map(resized, tf.data.AUTOTUNE)
+        images, texts = zip(*tfds.as_numpy(rows))
+        sets[split] = np.stack(images), [[clean(text) for text in several] for several in texts]
+    return sets
+
+
+def encode(captions, words):
+    """Ids `[N, LENGTH]` of captions, the first of each picture, with the end behind them."""
+    number = {word: k for k, word in enumerate(words)}
+    rows = [[number.get(word, UNKNOWN) for word in one.split()] for one, *_ in captions]
+    rows = [row[: LENGTH - 1] + [len(words)] for row in rows]
+    return keras.utils.pad_sequences(rows, LENGTH, padding="post")
+
+
+def decode(ids, words):
+    real = lambda row: itertools.takewhile(lambda k: k < len(words), row)  # up to the end
+    return [" ".join(words[k] for k in real(row)) for row in ids]
+
+
+def cnn():
+    """From a picture to its map: `[B, GRID * GRID, 128]`."""
+    image = keras.Input((SIZE, SIZE, 3), dtype="uint8", name="image")
+    x = keras.layers.Rescaling(1 / 255)(image)
+    x = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="nearest")(x)
+    x = keras.layers.RandomZoom(0.2, fill_mode="nearest")(x)
+    x = keras.layers.RandomRotation(0.05, fill_mode="nearest")(x)
+    for filters, strides in ((32, 2), (64, 2), (128, 2), (128, 1)):
+        x = keras.layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+    x = keras.layers.Reshape((GRID * GRID, x.shape[-1]))(x)
+    return keras.Model(image, keras.layers.Dropout(DROPOUT)(x), name="cnn")
+
+
+@keras.saving.register_keras_serializable(package="captioning")
+class Captioner(seq2seq.Seq2Seq):
+    """A `Seq2Seq` from pictures; they have no length that an export would have to ask for."""
+
+    inputs = [keras.KerasTensor((None, SIZE, SIZE, 3), "uint8", name="image")]
+
+    def endpoints(self):
+        specs = [tf.TensorSpec(one.shape, one.dtype, one.name) for one in self.inputs]
+        return {"serving_default": (lambda image: self.predict_step((image,)), specs)}
+
+
+def build(size):
+    """The model for so many words: `fit` and `predict` take pictures, the decoding is inside."""
+    cell = keras_rnnx.AttentionCell(
+        keras_rnnx.GRUCell(UNITS), BahdanauAttention(SMALL), attention_size=UNITS
+    )
+    never = seq2seq.BannedTokens((UNKNOWN, size + 1))
+    return Captioner(
+        cnn(),
+        seq2seq.Decoder(cell, size + 2, SMALL, dropout=DROPOUT),
+        seq2seq.Bridge("mean"),  # the decoder starts from the mean of the map
+        start=size + 1,
+        end=size,
+        decoding={"max_length": LENGTH, "length_penalty": 1.0, "constraint": never},
+    )
+
+
+def build_stock(size):
+    """The same net of layers of Keras: pictures and captions to what comes next in these."""
+    image = keras.Input((SIZE, SIZE, 3), dtype="uint8")
+    caption = keras.Input((LENGTH,), dtype="int32")
+    said = keras.ops.pad(caption[:, :-1], ((0, 0), (1, 0)), constant_values=size + 1)
+    memory = cnn()(image)
+    start = keras.layers.Dense(UNITS, "tanh")(keras.layers.GlobalAveragePooling1D()(memory))
+    x = keras.layers.Dropout(DROPOUT)(keras.layers.Embedding(size + 2, SMALL)(said))
+    h = keras.layers.GRU(UNITS, return_sequences=True)(x, initial_state=start)
+    query, key = (keras.layers.Dense(SMALL, use_bias=False)(a) for a in (h, memory))
+    context = keras.layers.AdditiveAttention()([query, memory, key])
+    x = keras.layers.Concatenate()([h, context])
+    x = keras.layers.Dense(UNITS, "tanh", use_bias=False)(x)
+    return keras.Model(
+        [image, caption], keras.layers.Dense(size + 2)(keras.layers.Dropout(DROPOUT)(x))
+    )
+
+
+def describe(model, images, words, **how):
+    """The captions that a model finds for pictures."""
+    if isinstance(model, Captioner):
+        return decode(model.decode(images, **how).ids[:, 0].numpy(), words)
+    ids = np.zeros((len(images), LENGTH), "int32")
+    for t in range(LENGTH):  # stock Keras has no decoding: the whole net anew for each word
+        logits = model.predict([images, ids], batch_size=256, verbose=0)[:, t]
+        logits[:, [0, UNKNOWN, len(words) + 1]] = -np.inf
+        ids[:, t] = logits.argmax(axis=-1)
+    return decode(ids, words)
+
+
+def word_f1(found, captions):
+    """F1 of the words in a caption, whatever their order; against the closest true one."""
+    counts = [(Counter(found.split()), Counter(true.split())) for true in captions]
+    return max(2 * (a & b).total() / (a.total() + b.total()) for a, b in counts)
+
+
+def quality(found, captions, name="{}"):
+    f1 = np.mean([word_f1(one, several) for one, several in zip(found, captions)])
+    bleu = seq2seq.corpus_bleu(found, captions)
+    return {name.format("word F1"): f1, name.format("BLEU"): bleu}
+
+
+def nearest(images, captions, others):
+    """For each of the others the caption of the picture that differs least, pixel by pixel."""
+    known, others = (a.reshape(len(a), -1).astype("float32") for a in (images, others))
+    distance = np.sum(known**2, axis=1) - 2 * others @ known.T
+    return [captions[k][0] for k in distance.argmin(axis=1)]
+
+
+def always(captions):
+    """Of the first 1,000 captions the one that is best for all of them."""
+    some = captions[:1000]
+    return max((one for one, *_ in some), key=lambda one: sum(word_f1(one, few) for few in some))
+
+
+def bigram_nats(train, test, prior=50):
+    """Nats per word of ids, with counted bigrams and a Dirichlet prior of the counted words."""
+    pairs = lambda rows: [pair for ids in rows for pair in itertools.pairwise([-1, *ids[ids > 0]])]
+    both = Counter(pairs(train))
+    first, second = (Counter(pair[k] for pair in both.elements()) for k in (0, 1))
+    alone = lambda b: (second[b] + 1) / (second.total() + train.max() + 1)
+    p = [(both[a, b] + prior * alone(b)) / (first[a] + prior) for a, b in pairs(test)]
+    return -np.mean(np.log(p))
+
+
+def draw(options, model, images, captions, words):
+    """Pictures, their true captions, and where the decoder looked for each word that it said."""
+    found = model.decode(images, beam_width=4)
+    texts = [text.split() for text in decode(found.ids[:, 0].numpy(), words)]
+    shape = len(images), 1 + max(map(len, texts))
+    size = 1.5 * shape[1], 1.8 * shape[0]
+    figure, axes = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
+    for row, image, said, (true, *_), weights in zip(
+        axes, images, texts, captions, found.alignments[:, 0].numpy()
+    ):
+        looked = weights[: len(said)].reshape(-1, GRID, GRID, 1)
+        light = tf.image.resize(looked / looked.max(axis=(1, 2), keepdims=True), (SIZE, SIZE))
+        shown = [image, *(image * (0.2 + 0.8 * light)).numpy().astype("uint8")]
+        for axis, title, picture in zip(row, [textwrap.fill(true, 20), *said], shown):
+            axis.imshow(picture)
+            axis.set_title(title, fontsize=9, style="italic" if axis is row[0] else None)
+        for axis in row:
+            axis.axis("off")
+    common.save(options, figure, "captions.png")
+
+
+def main():
+    parser = common.parser(__doc__, "captioning")
+    parser.add_argument("--dataset", default="emoji_captions", help="or coco_captions")
+    parser.add_argument("--font", help="NotoColorEmoji.ttf, where apt has not put it")
+    options = common.start(parser)
+    print(f"Preparing {options.dataset} ...", flush=True)
+    sets = load(options)
+    (images, captions), ours = sets["test"], options.layers == "keras_rnnx"
+    counts = Counter(word for several in sets["train"][1] for word in several[0].split())
+    words = [word for word, count in counts.most_common(10_000) if count > 1]
+    words = ["", "[unknown]", *words]
+    ids = {split: encode(several, words) for split, (_, several) in sets.items()}
+    data = {}
+    for split, (pictures, _) in sets.items():
+        rows = tf.data.Dataset.from_tensor_slices((pictures, ids[split]))
+        rows = rows.shuffle(len(pictures), seed=options.seed) if split == "train" else rows
+        rows = rows if ours else rows.map(lambda picture, one: ((picture, one), one))
+        data[split] = rows.batch(BATCH, drop_remainder=split == "train").prefetch(2)
+
+    model = (build if ours else build_stock)(len(words))
+    model.compile(
+        keras.optimizers.Adam(clipnorm=1.0),
+        seq2seq.SequenceLoss(label_smoothing=0.1),
+        metrics=[seq2seq.Perplexity()],
+    )
+    epochs = 6 if options.quick else EPOCHS
+    budget = common.Budget(options.seconds)
+    rate = common.Cosine(budget, RATE, epochs * len(data["train"]))
+    model.fit(
+        data["train"],
+        validation_data=data["validation"],
+        epochs=epochs,
+        callbacks=[budget, rate],
+        shuffle=False,  # the data set does
+        verbose=common.VERBOSE,
+    )
+
+    found = describe(model, images, words, **({"method": "greedy"} if ours else {}))
+    metrics = quality(found, captions)
+    perplexity = model.evaluate(data["test"], verbose=0, return_dict=True)["perplexity"]
+    metrics["nats per word"] = np.log(perplexity)
+    if ours:
+        metrics |= quality(describe(model, images, words), captions, "{}, beam of 4")
+    similar = nearest(*sets["train"], images)
+    baselines = quality(similar, captions, "most similar picture: {}")
+    same = [always(sets["train"][1])] * len(images)
+    baselines |= quality(same, captions, "always the same caption: {}")
+    baselines["bigrams, no picture: nats per word"] = bigram_nats(ids["train"], ids["test"])
+    if ours:
+        long = [k for k, (true, *_) in enumerate(captions) if len(true.split()) > 2]
+        some = long[:: max(1, len(long) // 6)][:6]
+        draw(options, model, images[some], [captions[k] for k in some], words)
+        (options.out / "words.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+        common.export(options, model, images[:32])
+    common.report(options, model, budget, metrics, baselines)
+
+
+if __name__ == "__main__":
+    main()

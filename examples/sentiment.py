@@ -1,0 +1,185 @@
+"""Does a sentence praise a film or pan it? What dropout brings, and reading beforehand.
+
+The same LSTM (many-to-one) is trained three times: without a regularizer; with variational dropout
+and dropout of whole words; and with these after it has learned, as a language model, which word
+comes next in the sentences and in others without a label. Beside them, logistic regression on words
+and pairs of words. The sentences are in the source archive of the package `vaderSentiment`:
+
+    pip download --no-deps --no-binary :all: vaderSentiment==3.3.2 \
+        -d sentiment_output/data/downloads/manual
+    python examples/sentiment.py            # all sentences, four minutes on two cores
+    python examples/sentiment.py --quick    # a part of them: to see that all works
+    python examples/sentiment.py --dataset imdb_reviews    # whole reviews, which TFDS downloads
+"""
+
+import common  # first: it sets the environment
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import keras_rnnx
+import keras_rnnx.datasets  # registers `movie_sentiment` for TFDS
+
+WORDS = 12_000  # of the vocabulary, at most
+BATCH = 64
+VARIANTS = {"no regularizer": 0.0, "dropout": 0.3, "language model, dropout": 0.3}  # their rates
+
+
+def load(options):
+    """`{split: (texts, labels)}`, and texts to read beforehand: of the training, and others."""
+    builder = tfds.builder(options.dataset, data_dir=options.data_dir)
+    builder.download_and_prepare()
+    parts = {"train": "train", "validation": "validation", "test": "test", "more": "other"}
+    if options.dataset == "imdb_reviews":
+        parts |= {"train": "train[:90%]", "validation": "train[90%:]", "more": "unsupervised"}
+    rows = {name: tfds.as_numpy(builder.as_dataset(split=part)) for name, part in parts.items()}
+    rows = {name: list(part)[: 3000 if options.quick else None] for name, part in rows.items()}
+    to_read = [row["text"] for row in rows["train"] + rows.pop("more")]
+    for split, part in rows.items():
+        kept = [row for row in part if row["label"] >= 0]  # the others are neither good nor bad
+        rows[split] = [row["text"] for row in kept], np.array([row["label"] for row in kept])
+    return rows, to_read
+
+
+def build(options, length, rate):
+    """The LSTM, from ids of words to a state at each, and the classifier on top of it."""
+    # Stock Keras does not drop whole words.
+    drop = {"dropout": rate} if options.layers == "keras_rnnx" else {}
+    x = keras.Input((length,), dtype="int32", name="words")
+    h = options.rnn.Embedding(WORDS, 64, mask_zero=True, **drop)(x)
+    noise = {"dropout": rate, "recurrent_dropout": rate}
+    h = options.rnn.LSTM(96, return_sequences=True, **noise)(h)
+    pooled = [keras_rnnx.MaxOverTime()(h), keras_rnnx.MeanOverTime()(h)]
+    y = keras.layers.Dropout(rate)(keras.layers.Concatenate()(pooled))
+    model = keras.Model(x, keras.layers.Dense(1, "sigmoid")(y))
+    model.compile(keras.optimizers.Adam(clipnorm=1.0), "binary_crossentropy", metrics=["accuracy"])
+    return keras.Model(x, h), model
+
+
+class NextWord(keras.layers.Layer):
+    """The loss of a language model: from the states `[B, T, U]`, which word `[B, T]` comes next?"""
+
+    def build(self, h_shape, x_shape):
+        self.kernel = self.add_weight((WORDS, h_shape[-1]))
+        self.bias = self.add_weight((WORDS,), "zeros")
+        self.supports_masking = True
+
+    def call(self, h, x):
+        h, target = tf.reshape(h[:, :-1], (-1, h.shape[-1])), tf.reshape(x[:, 1:], (-1, 1))
+        # Beside 500 words instead of all. They are drawn by their rank, which the ids are.
+        loss = tf.nn.sampled_softmax_loss(self.kernel, self.bias, target, h, 500, WORDS)
+        self.add_loss(tf.reduce_mean(loss))
+        return h
+
+
+def packed(ids):
+    """All texts one after another, in rows of the same length: no time goes into padding."""
+    words, length = ids[ids != 0], ids.shape[1]
+    return words[: len(words) // length * length].reshape(-1, length)
+
+
+def train(options, model, data, share, validation=None):
+    """Trains. With validation data the best epoch is kept. Returns its accuracy and the seconds."""
+    budget = common.Budget(options.seconds and share * options.seconds)
+    # Batches of one size: every other one would be compiled anew.
+    rows = tf.data.Dataset.from_tensor_slices(data).shuffle(len(data[0]))
+    rows = rows.batch(BATCH, drop_remainder=True)
+    best = {"mode": "max", "patience": options.epochs, "restore_best_weights": True}
+    callbacks = [budget, common.Cosine(budget, 4e-3, options.epochs * len(rows))]
+    callbacks += [keras.callbacks.EarlyStopping("val_accuracy", **best)] if validation else []
+    how = {"validation_data": validation, "callbacks": callbacks, "verbose": common.VERBOSE}
+    fitted = model.fit(rows, epochs=options.epochs, shuffle=False, **how)
+    return max(fitted.history.get("val_accuracy", [0.0])), budget.seconds
+
+
+def regression(sets):
+    """Test accuracy of logistic regression on words and pairs of words, weighted by TF-IDF."""
+    ngrams = keras.layers.TextVectorization(50_000, ngrams=2, output_mode="tf_idf")
+    ngrams.adapt(tf.constant(sets["train"][0]), batch_size=1024)
+    unit, answer = keras.layers.UnitNormalization(), keras.layers.Dense(1, "sigmoid")
+    model = keras.Sequential([keras.Input((), dtype="string"), ngrams, unit, answer])
+    model.compile(keras.optimizers.Adam(2e-2), "binary_crossentropy", metrics=["accuracy"])
+    rows = lambda split: tf.data.Dataset.from_tensor_slices(sets[split]).batch(64)
+    # Stopped early, which is its regularizer: of 1 to 12 epochs the best on validation data.
+    model.fit(rows("train").shuffle(200), epochs=3, verbose=0, shuffle=False)
+    return model.evaluate(rows("test"), verbose=0)[1]
+
+
+def weigh(classify, text):
+    """Log-odds of praise, and by how much each word moves them: what they lose without it."""
+    words = text.split()
+    without = [" ".join(words[:k] + words[k + 1 :]) for k in range(len(words))]
+    p = classify(tf.constant([text, *without])).numpy()[:, 0]
+    odds = np.log(p / (1 - p))
+    return odds[0], odds[0] - odds[1:]
+
+
+def draw(options, classify, examples):
+    """Texts, each word coloured by how far it moved the answer."""
+    figure, axis = plt.subplots(figsize=(11, 5), layout="constrained")
+    for row, (text, label) in enumerate(examples):
+        odds, moved = weigh(classify, text)
+        x, beginning = 0, f"{'praise' if label else 'pan':<6} {odds:+5.1f} "
+        for word, change in zip([beginning, *text.split()], [0.0, *moved]):
+            box = {"facecolor": plt.get_cmap("RdBu")(0.5 + change / 6), "edgecolor": "none"}
+            axis.text(x, -row, word, family="monospace", bbox=box | {"pad": 1.5})
+            x += len(word) + 1
+    title = "true answer, log-odds of praise, and what each word adds to them (blue) or takes (red)"
+    axis.set(xlim=(0, 125), ylim=(-len(examples), 1), title=title)
+    axis.set_axis_off()
+    common.save(options, figure, "sentiment.png")
+
+
+def compare(options, data, words):
+    """The models, their accuracies on validation data, and all seconds, as a budget."""
+    models, kept, total = {}, {}, common.Budget()
+    for name, rate in VARIANTS.items():
+        print(f"\n{name}", flush=True)
+        keras.utils.set_random_seed(options.seed)
+        encoder, models[name] = build(options, words.shape[1], rate)
+        if name.startswith("language model"):
+            reader = keras.Model(encoder.input, NextWord()(encoder.output, encoder.input))
+            reader.compile(keras.optimizers.Adam(clipnorm=1.0))
+            total.seconds += train(options, reader, (words,), 0.31)[1]
+        rows = data["train"], 0.23, data["validation"]  # about its share of the time
+        kept[name], seconds = train(options, models[name], *rows)
+        total.seconds += seconds
+    return models, kept, total
+
+
+def main():
+    parser = common.parser(__doc__, "sentiment")
+    parser.add_argument("--dataset", default="movie_sentiment", help="or imdb_reviews, downloaded")
+    options = common.start(parser)
+    options.epochs = 2 if options.quick else 6
+    sets, to_read = load(options)
+    # Of the few texts that are longer the end is cut.
+    length = min(200, int(np.percentile([len(text.split()) for text in sets["train"][0]], 95)))
+    vectorize = keras.layers.TextVectorization(WORDS, output_sequence_length=length)
+    vectorize.adapt(tf.constant(to_read), batch_size=1024)
+    ids = lambda texts: vectorize(tf.constant(texts)).numpy().astype("int32")
+    data = {split: (ids(texts), labels) for split, (texts, labels) in sets.items()}
+    print(", ".join(f"{len(labels):,} {split}" for split, (_, labels) in data.items()), "texts")
+
+    models, kept, total = compare(options, data, packed(ids(to_read)))
+    found = {name: model.evaluate(*data["test"], verbose=0)[1] for name, model in models.items()}
+    best = max(kept, key=kept.get)
+    text = keras.Input((), dtype="string", name="text")
+    classifier = keras.Model(text, models[best](vectorize(text)))
+    texts, labels = sets["test"]
+    if options.layers == "keras_rnnx":
+        pairs = [(text.decode(), label) for text, label in zip(texts, labels)]
+        short = [(text, label) for text, label in pairs if 6 <= len(text.split()) <= 15]
+        draw(options, classifier, short[:15])
+        common.export(options, classifier, np.array(texts[:200], object))
+    metrics = {"accuracy": found[best]} | {f"accuracy, {name}": found[name] for name in VARIANTS}
+    majority = np.mean(labels == np.bincount(sets["train"][1]).argmax())
+    baselines = {"majority class: accuracy": majority}
+    baselines["logistic regression of 1-2-grams: accuracy"] = regression(sets)
+    common.report(options, classifier, total, metrics, baselines)
+
+
+if __name__ == "__main__":
+    main()
