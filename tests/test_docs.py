@@ -13,6 +13,7 @@ PAGES = [
     "coming_from_tensorflow_addons.md",
     "crf.md",
     "ctc.md",
+    "forecasting.md",
     "index.md",
     "inspecting.md",
     "long_sequences.md",
@@ -21,6 +22,8 @@ PAGES = [
     "sequence_to_sequence.md",
     "serving.md",
     "shapes_of_tasks.md",
+    "text_classification.md",
+    "transformers.md",
     "vanishing_gradients.md",
     "writing_a_cell.md",
 ]
