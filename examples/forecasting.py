@@ -6,7 +6,7 @@ of what a linear forecast leaves over (Zhang, "Time series forecasting using a h
 neural network model", Neurocomputing 50, 2003). The calendar of tomorrow is known; the temperature
 only as far as it is measured, and so the days around hot ones are hard to foresee.
 
-    python examples/forecasting.py            # about four minutes on two cores
+    python examples/forecasting.py            # a few minutes on two cores
     python examples/forecasting.py --quick    # a part of the windows: to see that all works
 """
 

