@@ -322,7 +322,7 @@ on two CPU cores. *Stock Keras* is `keras.layers` in the same net, or in the clo
 build (the example says what differs), with the same seeds and for as many seconds of training,
 compilation included. What needs no net is computed from the same data by the example itself.
 `python -m examples.results` runs what is missing and writes this page; the runs are in
-`results.json`.
+`results.json`. Where it says "not run", they are still to come.
 
 {results}
 
