@@ -161,12 +161,15 @@ def report(options, model, budget, metrics, baselines):
         metrics: `{name: number}`, of held-out data.
         baselines: the same for what needs no net, `{"which baseline: metric": number}`.
     """
+    # As many as it may use, where the system says so.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     result = {
         "layers": options.layers,
         "seed": options.seed,
         "quick": options.quick,
         "parameters": model.count_params(),
         "seconds": round(budget.seconds, 1),
+        "cores": cores,
         "metrics": {name: float(value) for name, value in metrics.items()},
         "baselines": {name: float(value) for name, value in baselines.items()},
     }

@@ -254,12 +254,12 @@ def complete(example, out):
     """Runs what the record lacks, and keeps it at once."""
     for seed in SEEDS:
         for layers in LAYERS:
-            record = read()
-            if find(record, example.name, layers, seed) is None:
-                ours = find(record, example.name, "keras_rnnx", seed)
+            if find(read(), example.name, layers, seed) is None:
+                ours = find(read(), example.name, "keras_rnnx", seed)
                 seconds = ours["seconds"] if layers == "keras" else None
-                record.append(run(example, layers, seed, out, seconds))
-                record.sort(key=lambda r: (r["example"], r["layers"], r["seed"]))
+                done = run(example, layers, seed, out, seconds)
+                # Read again: another process may have run other examples meanwhile.
+                record = sorted([*read(), done], key=lambda r: (r["example"], r["layers"], r["seed"]))
                 write(RECORD, json.dumps(record, indent=1) + "\n")
 
 
