@@ -259,7 +259,8 @@ def complete(example, out):
                 seconds = ours["seconds"] if layers == "keras" else None
                 done = run(example, layers, seed, out, seconds)
                 # Read again: another process may have run other examples meanwhile.
-                record = sorted([*read(), done], key=lambda r: (r["example"], r["layers"], r["seed"]))
+                record = [*read(), done]
+                record.sort(key=lambda r: (r["example"], r["layers"], r["seed"]))
                 write(RECORD, json.dumps(record, indent=1) + "\n")
 
 
