@@ -204,7 +204,7 @@ EXAMPLES = (
     Example(
         "captioning",
         "one-to-many: names of pictures",
-        "emoji, 3,800 pictures with names",
+        "emoji, 3,476 pictures with names",
         "`fonts-noto-color-emoji` (apt), `emoji` (pip)",
         "made-up pictures",
         (

@@ -45,11 +45,13 @@ def load(options):
 
 def build(options, length, rate):
     """The LSTM, from ids of words to a state at each, and the classifier on top of it."""
-    # Stock Keras does not drop whole words.
-    drop = {"dropout": rate} if options.layers == "keras_rnnx" else {}
+    drop, noise = {}, {"dropout": rate, "recurrent_dropout": rate}
+    if options.layers == "keras_rnnx":
+        drop["dropout"] = rate  # stock Keras does not drop whole words
+        # To compile the loop takes longer than so few steps without.
+        noise["jit_compile"] = False if options.quick else "auto"
     x = keras.Input((length,), dtype="int32", name="words")
     h = options.rnn.Embedding(WORDS, 64, mask_zero=True, **drop)(x)
-    noise = {"dropout": rate, "recurrent_dropout": rate}
     h = options.rnn.LSTM(96, return_sequences=True, **noise)(h)
     pooled = [keras_rnnx.MaxOverTime()(h), keras_rnnx.MeanOverTime()(h)]
     y = keras.layers.Dropout(rate)(keras.layers.Concatenate()(pooled))

@@ -9,24 +9,29 @@ How the layers learn which steps of a batch are real:
 """
 
 import numbers
+from collections.abc import Callable
+from collections.abc import Iterable
+from typing import Any
 
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
+
 
 def bucket_by_length(
-    dataset,
-    batch_size=None,
-    tokens_per_batch=None,
-    max_length=None,
-    boundaries=None,
-    length=None,
-    noise=0.0,
-    shuffle=0,
-    seed=None,
-    drop_remainder=False,
-    padding_values=0,
-    with_lengths=False,
-):
+    dataset: tf.data.Dataset,
+    batch_size: int | None = None,
+    tokens_per_batch: int | None = None,
+    max_length: int | None = None,
+    boundaries: Iterable[int] | None = None,
+    length: Callable[..., Tensor] | None = None,
+    noise: float = 0.0,
+    shuffle: int = 0,
+    seed: int | None = None,
+    drop_remainder: bool = False,
+    padding_values: Any = 0,
+    with_lengths: bool = False,
+) -> tf.data.Dataset:
     """Batches elements of about one length, padded to one of a few lengths.
 
     For sequences of many lengths: padding costs time, and each new shape costs a compilation. On

@@ -6,10 +6,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_rnnx.annotations import Array
 from keras_rnnx.layers import everything
 
 
-def mc_predict(model, x, samples=32, batch_size=32):
+def mc_predict(
+    model: keras.Model, x: Array, samples: int = 32, batch_size: int = 32
+) -> tuple[Array, Array]:
     """Mean and spread of a model's predictions with its noise switched on.
 
     Gal and Ghahramani, "Dropout as a Bayesian Approximation: Representing Model Uncertainty in
@@ -56,7 +59,7 @@ def mc_predict(model, x, samples=32, batch_size=32):
             f"mc_predict got inputs of {counts} rows, expected arrays of as many rows each, at "
             "least 1."
         )
-    (rows,) = counts
+    rows = len(keras.tree.flatten(x)[0])
     predict = tf.function(lambda batch: model(batch, training=True), autograph=False)
     parts = []
     with _as_trained(model), _restored(model) as restore:

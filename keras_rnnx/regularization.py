@@ -14,6 +14,7 @@ import math
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.cells import Around
 
 
@@ -250,11 +251,11 @@ class ActivationPenalty(keras.regularizers.Regularizer):
     1
     """
 
-    def __init__(self, activation=0.0, temporal=0.0):
+    def __init__(self, activation: float = 0.0, temporal: float = 0.0) -> None:
         self.activation = activation
         self.temporal = temporal
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         if isinstance(x, tf.RaggedTensor):
             raise ValueError(
                 "ActivationPenalty got a RaggedTensor, expected outputs [B, T, U]: leave "

@@ -3,10 +3,16 @@
 import collections
 import threading
 import time
+from collections.abc import Hashable
+from collections.abc import Sequence
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from keras_rnnx.annotations import Array
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.layers import Stream
 from keras_rnnx.layers import everything
 
@@ -58,23 +64,29 @@ class StreamingSession:
     ['bob', 'ann']
     """
 
-    def __init__(self, model, max_clients=None, idle_seconds=None):
+    def __init__(
+        self,
+        model: keras.layers.Layer,
+        max_clients: int | None = None,
+        idle_seconds: float | None = None,
+    ) -> None:
         check_stepwise(model)
         self.model = model
         self.max_clients = max_clients
         self.idle_seconds = idle_seconds
-        self._kept = collections.OrderedDict()  # the client that was idle longest comes first
+        # The client that was idle longest comes first.
+        self._kept: collections.OrderedDict[Hashable, _Client] = collections.OrderedDict()
         self._lock = threading.Lock()
         self._trace_lock = threading.Lock()
-        self._functions = {}
+        self._functions: dict[tuple[str, bool], Any] = {}
 
     @property
-    def clients(self):
+    def clients(self) -> list[Hashable]:
         """The clients that have a state, the one that was idle longest first."""
         with self._lock:
             return list(self._kept)
 
-    def feed(self, client, chunk):
+    def feed(self, client: Hashable, chunk: Tensor) -> Array:
         """The model's output for a chunk, `[T, ...]` without a batch axis, of one client.
 
         A client that has no state begins a sequence. A model that returns the last output only
@@ -86,7 +98,7 @@ class StreamingSession:
             output, one.states = self._run(x, one.states)
             return keras.tree.map_structure(lambda a: a[0].numpy(), output)
 
-    def states(self, client):
+    def states(self, client: Hashable) -> list[np.ndarray] | None:
         """The states of a client as a list of arrays, to be kept elsewhere; None before a chunk."""
         with self._lock:
             one = self._kept.get(client)
@@ -95,13 +107,13 @@ class StreamingSession:
         with one.lock:
             return [s[0].numpy() for s in one.states]
 
-    def restore(self, client, states):
+    def restore(self, client: Hashable, states: Sequence[Array]) -> None:
         """Give a client the states that `states` returned."""
         one = self._client(client)
         with one.lock:
             one.states = [tf.convert_to_tensor(s)[None] for s in states]
 
-    def close(self, client):
+    def close(self, client: Hashable) -> None:
         """Forget a client: its next chunk begins a sequence."""
         with self._lock:
             self._kept.pop(client, None)

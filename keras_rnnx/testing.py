@@ -21,7 +21,7 @@ B, T = 3, 6
 QUIET = {"dropout": 0.0, "recurrent_dropout": 0.0, "weight_dropout": 0.0, "zoneout": 0.0}
 
 
-def check_cell(cell, features=3, verbose=True):
+def check_cell(cell: CellSpec | Cell, features: int = 3, verbose: bool = True) -> None:
     """Test a cell: prints a line for each check, and raises if one fails.
 
         gradients       of input, states and weights, against central differences in float64

@@ -7,6 +7,7 @@ import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = [
+    "captioning.md",
     "cells.md",
     "coming_from_keras.md",
     "coming_from_pytorch.md",

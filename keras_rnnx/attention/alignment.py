@@ -5,11 +5,16 @@ Axes: B batch, S memory positions; more axes may lead, such as T steps.
 
 import dataclasses
 import numbers
+from typing import Literal
+from typing import TypeAlias
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
+
 MODES = ("recursive", "parallel", "hard")
+Mode: TypeAlias = Literal["recursive", "parallel", "hard"]
 
 
 def softmax(scores, mask=None):
@@ -21,7 +26,7 @@ def softmax(scores, mask=None):
     return tf.cast(tf.where(mask, shared, tf.zeros_like(shared)), scores.dtype)
 
 
-def hardmax(scores, mask=None):
+def hardmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     """1 at the highest score, the first one of equals, and 0 elsewhere; without a gradient.
 
     Args:
@@ -48,7 +53,7 @@ def hardmax(scores, mask=None):
     return chosen if mask is None else tf.where(mask, chosen, tf.zeros_like(chosen))
 
 
-def safe_cumprod(x, axis=-1, exclusive=False):
+def safe_cumprod(x: Tensor, axis: int = -1, exclusive: bool = False) -> Tensor:
     """Cumulative product of numbers from 0 to 1 as a sum of logarithms, whose gradient is finite.
 
     Args:
@@ -73,7 +78,7 @@ def _tiny(dtype):
     return 1e-7 if dtype == tf.float16 else 1e-37  # the least that has all its digits
 
 
-def monotonic_attention(p_choose, previous, mode):
+def monotonic_attention(p_choose: Tensor, previous: Tensor, mode: Mode) -> Tensor:
     """Alignments of a step that moves forward through the memory only.
 
     Raffel, Luong, Liu, Weiss and Eck, "Online and Linear-Time Attention by Enforcing Monotonic
@@ -152,7 +157,7 @@ class Monotonic:
     'parallel'
     """
 
-    mode: str = "parallel"
+    mode: Mode = "parallel"
     sigmoid_noise: float = 0.0
     score_bias: float = 0.0
 
@@ -164,7 +169,7 @@ class Monotonic:
         if not isinstance(self.sigmoid_noise, numbers.Real) or self.sigmoid_noise < 0:
             raise ValueError(f"sigmoid_noise is {self.sigmoid_noise!r}, expected 0 or more.")
 
-    def align(self, scores, mask, previous):
+    def align(self, scores: Tensor, mask: Tensor | None, previous: Tensor) -> Tensor:
         """`[B, S]` scores, which the bias and the noise are part of, as alignments.
 
         `mask` says where the memory is real, `previous` are the alignments of the step before.
@@ -184,7 +189,7 @@ class Monotonic:
         return cls(**config)
 
 
-def coverage_loss(alignments):
+def coverage_loss(alignments: Tensor) -> Tensor:
     """How much steps attend to what was attended to before: a penalty for summaries.
 
         sum_t sum_s min(a[t, s], c[t, s])        c[t] = sum of a before t

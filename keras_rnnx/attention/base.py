@@ -6,10 +6,16 @@ More axes, T steps, may lead those of the query: the same lines serve one step a
 
 import abc
 import dataclasses
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Initializer
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.attention.alignment import Monotonic
 from keras_rnnx.attention.alignment import hardmax
 from keras_rnnx.attention.alignment import softmax
@@ -49,42 +55,63 @@ class Attention(abc.ABC):
     >>> cell = keras_rnnx.AttentionCell(keras_rnnx.GRUCell(8), Bilinear())
     """
 
-    def check(self, query_size, memory_size):
+    if TYPE_CHECKING:
+
+        @property
+        def alignment(self) -> Any:
+            """A field of each attention: "softmax", "hardmax" or `Monotonic(...)`."""
+
+    def check(self, query_size: int, memory_size: int) -> None:
         """Refuse sizes that do not go together; here none."""
         return None
 
     @abc.abstractmethod
-    def weights(self, query_size, memory_size):
+    def weights(self, query_size: int, memory_size: int) -> dict[str, Weight]:
         """The weights by name: `{name: Weight}`."""
 
     @property
-    def starts(self):
+    def starts(self) -> dict[str, Initializer]:
         """The initializers of weights that begin in a way of their own, by name."""
         return {}
 
     @property
-    def is_monotonic(self):
+    def is_monotonic(self) -> bool:
         """Whether alignments move forward only."""
         return isinstance(self.alignment, Monotonic)
 
     @property
-    def state_names(self):
+    def state_names(self) -> tuple[str, ...]:
         """What a step keeps for the next, of "previous" and "total" alignments."""
         return ("previous",) if self.is_monotonic else ()
 
-    def keys(self, weights, memory):
+    def keys(self, weights: dict[str, Tensor], memory: Tensor) -> Tensor | None:
         """What queries are compared with, `[B, S, A]`, or None for the memory itself."""
         return None
 
-    def prepare(self, weights):
+    def prepare(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weights that `scores` uses, as it uses them."""
         return weights
 
     @abc.abstractmethod
-    def scores(self, weights, product, query, constants, kept):
+    def scores(
+        self,
+        weights: dict[str, Tensor],
+        product: Callable[..., Tensor],
+        query: Tensor,
+        constants: dict[str, Tensor],
+        kept: dict[str, Tensor],
+    ) -> Tensor:
         """`[..., B, S]` from the query `[..., B, Q]`; kept: the states by name."""
 
-    def attend(self, weights, product, query, constants, states, noise=None):
+    def attend(
+        self,
+        weights: dict[str, Tensor],
+        product: Callable[..., Tensor],
+        query: Tensor,
+        constants: dict[str, Tensor],
+        states: Sequence[Tensor],
+        noise: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """`(context, alignments, new states)` of one step, or of all if there are no states.
 
         `noise` is added to the scores of a monotonic alignment.

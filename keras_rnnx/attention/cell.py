@@ -1,11 +1,19 @@
 """A cell with attention, as a Keras layer."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
+from typing import Literal
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Activation
+from keras_rnnx.annotations import Dtype
+from keras_rnnx.annotations import States
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.attention import checks
+from keras_rnnx.attention.base import Attention
 from keras_rnnx.attention.spec import AllSteps
 from keras_rnnx.attention.spec import AttentionSpec
 from keras_rnnx.layers import Cell
@@ -82,22 +90,22 @@ class AttentionCell(Cell):
     further_noise = ("sigmoid_noise",)
 
     @property
-    def sigmoid_noise(self):
+    def sigmoid_noise(self) -> bool:
         """Whether scores get noise in training."""
         return dataclasses.replace(self.spec, training=True).noisy
 
     def __init__(
         self,
-        cell,
-        attention,
-        input_feeding=False,
-        attention_size=None,
-        attention_activation="tanh",
-        query="output",
-        output_mode=None,
-        return_alignments=False,
-        **kwargs,
-    ):
+        cell: Cell,
+        attention: Attention | Sequence[Attention],
+        input_feeding: bool = False,
+        attention_size: int | None = None,
+        attention_activation: Activation = "tanh",
+        query: Literal["output", "state"] = "output",
+        output_mode: Literal["attention", "cell", "both"] | None = None,
+        return_alignments: bool = False,
+        **kwargs: Any,
+    ) -> None:
         attentions = list(attention) if isinstance(attention, (list, tuple)) else [attention]
         checks.parts(cell, attentions, AttentionCell)
         checks.no_noise(kwargs)
@@ -121,7 +129,7 @@ class AttentionCell(Cell):
 
     # -- the spec, which delegates to the cell inside ----------------------------------------
 
-    def make_spec(self):
+    def make_spec(self) -> AttentionSpec:
         return AttentionSpec(
             self.cell.spec,
             attentions=tuple(self.attention),
@@ -133,17 +141,17 @@ class AttentionCell(Cell):
             return_alignments=self.return_alignments,
         )
 
-    def regularized(self, training):
+    def regularized(self, training: bool | None) -> AttentionSpec:
         inside = self.cell.regularized(training)
         return dataclasses.replace(self.spec, spec=inside, training=bool(training))
 
-    def recurrence(self):
+    def recurrence(self) -> Cell:
         content = not any(attention.state_names for attention in self.attention)
         if content and self.query == "output" and not self.input_feeding:
             return self.cell
         return self
 
-    def after(self, output, given):
+    def after(self, output: Tensor, given: dict[str, Any]) -> Tensor | tuple[Tensor, ...]:
         """The outputs for those of the cell inside, `[T, B, U]`, or `[B, U]` of one step."""
         if output.shape.rank == 2:
             return keras.tree.map_structure(lambda a: a[0], self.after(output[None], given))
@@ -184,7 +192,7 @@ class AttentionCell(Cell):
         }
         self.built = True
 
-    def tensors(self):
+    def tensors(self) -> dict[str, Tensor]:
         inside = self.cell.tensors()
         if self.spec.feed_size:
             kernel = inside["kernel"]
@@ -192,7 +200,7 @@ class AttentionCell(Cell):
             inside["feed_kernel"] = kernel[self.input_dim :]
         return {**inside, **{n: tf.convert_to_tensor(v) for n, v in self._own.items()}}
 
-    def take_constants(self, given, batch):
+    def take_constants(self, given: dict[str, Any], batch: int | None) -> dict[str, Any]:
         """The memories and masks of a call as lists, checked, one for each attention."""
         given, count = dict(given), len(self.attention)
         listed = lambda one: list(one) if isinstance(one, (list, tuple)) else [one]
@@ -212,7 +220,9 @@ class AttentionCell(Cell):
         more = {"keys": listed(given["keys"])} if given.get("keys") is not None else {}
         return {**given, "memory": memories, "memory_mask": masks, **more}
 
-    def begin_steps(self, states, constants):
+    def begin_steps(
+        self, states: States, constants: dict[str, Any]
+    ) -> tuple[States, dict[str, Any]]:
         """States as wide as the memory, and constants with the keys, which no step makes again."""
         given = self.take_constants(constants, None)
         cast = lambda a: tf.cast(a, self.compute_dtype)
@@ -222,27 +232,38 @@ class AttentionCell(Cell):
         listed = lambda name: [ready.get(name + suffix) for suffix in self.spec.suffixes]
         return states, {**given, "memory": listed("memory"), "keys": listed("keys")}
 
-    def one_step(self, inputs, states, constants, ready=None):
+    def one_step(
+        self,
+        inputs: Tensor,
+        states: States,
+        constants: dict[str, Any] | None,
+        ready: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[Tensor, States, list[Tensor]]:
         spec = dataclasses.replace(self.regularized(training=False), return_alignments=True)
         (output, *alignments), states = self._step(spec, inputs, states, constants, ready)
         return output, states, alignments
 
     @property
-    def least_states(self):
+    def least_states(self) -> int:
         """How many states are those of the cell inside."""
         return len(self.cell.state_size)
 
-    def sizes_to_start(self, states):
+    def sizes_to_start(self, states: States) -> list[int | None]:
         own = self.state_size[: self.least_states]
         return own if len(states) == len(own) else self.state_size
 
-    def complete_states(self, states):
+    def complete_states(self, states: States) -> States:
         if len(states) != self.least_states:
             return states
         batch = states[0].shape[0] or tf.shape(states[0])[0]
         return [*states, *self._own_states(batch, states[0].dtype)]
 
-    def get_initial_state(self, inputs=None, batch_size=None, dtype=None):
+    def get_initial_state(
+        self,
+        inputs: Tensor | None = None,
+        batch_size: int | Tensor | None = None,
+        dtype: Dtype | None = None,
+    ) -> list[Tensor]:
         """Zeros; those as wide as a memory have no width yet and get it in the call."""
         if batch_size is None and inputs is not None:
             batch_size = tf.shape(inputs)[0]

@@ -6,15 +6,22 @@ More axes, T steps, may lead those of the query: the same lines serve one step a
 
 import dataclasses
 import numbers
-from typing import Any
+from collections.abc import Callable
+from typing import Literal
+from typing import TypeAlias
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Initializer
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.attention.additive import additive
+from keras_rnnx.attention.alignment import Monotonic
 from keras_rnnx.attention.base import Attention
 from keras_rnnx.cells import Weight
 from keras_rnnx.cells import affine
+
+Alignment: TypeAlias = Literal["softmax", "hardmax"] | Monotonic
 
 
 def _positive(name, value):
@@ -54,10 +61,10 @@ class LuongAttention(Attention):
     >>> cell = keras_rnnx.AttentionCell(keras_rnnx.GRUCell(8), LuongAttention("general"))
     """
 
-    score: str = "general"
+    score: Literal["dot", "general", "concat"] = "general"
     units: int | None = None
     scale: bool = False
-    alignment: Any = "softmax"
+    alignment: Alignment = "softmax"
 
     def __post_init__(self):
         if self.score not in ("dot", "general", "concat"):
@@ -71,32 +78,39 @@ class LuongAttention(Attention):
             )
         self._check_alignment()
 
-    def check(self, query_size, memory_size):
+    def check(self, query_size: int, memory_size: int) -> None:
         if self.score == "dot" and query_size != memory_size:
             raise ValueError(
                 f'LuongAttention(score="dot") got a query of size {query_size} and a memory of '
                 f'size {memory_size}, expected one size. Use score="general".'
             )
 
-    def weights(self, query_size, memory_size):
-        weights = {}
+    def weights(self, query_size: int, memory_size: int) -> dict[str, Weight]:
+        weights, units = {}, self.units or query_size
         if self.score == "concat":
-            weights["query_kernel"] = Weight((query_size, self.units), "kernel")
-            weights["attention_v"] = Weight((self.units,), "kernel")
+            weights["query_kernel"] = Weight((query_size, units), "kernel")
+            weights["attention_v"] = Weight((units,), "kernel")
         if self.score != "dot":
-            weights["memory_kernel"] = Weight((memory_size, self.units or query_size), "kernel")
+            weights["memory_kernel"] = Weight((memory_size, units), "kernel")
         if self.scale:
             weights["score_scale"] = Weight((), "gain")
         return {**weights, **self._alignment_weights()}
 
     @property
-    def starts(self):
+    def starts(self) -> dict[str, Initializer]:
         return self._alignment_starts()
 
-    def keys(self, weights, memory):
+    def keys(self, weights: dict[str, Tensor], memory: Tensor) -> Tensor | None:
         return None if self.score == "dot" else affine(memory, weights["memory_kernel"])
 
-    def scores(self, weights, product, query, constants, kept):
+    def scores(
+        self,
+        weights: dict[str, Tensor],
+        product: Callable[..., Tensor],
+        query: Tensor,
+        constants: dict[str, Tensor],
+        kept: dict[str, Tensor],
+    ) -> Tensor:
         if self.score == "concat":
             q = product("query_kernel", query)
             s = additive(weights["attention_v"], constants["keys"], q)
@@ -147,17 +161,17 @@ class BahdanauAttention(Attention):
     _: dataclasses.KW_ONLY
     normalize: bool = False
     coverage: bool = False
-    alignment: Any = "softmax"
+    alignment: Alignment = "softmax"
 
     def __post_init__(self):
         _positive("units", self.units)
         self._check_alignment()
 
     @property
-    def state_names(self):
+    def state_names(self) -> tuple[str, ...]:
         return (*super().state_names, *(("total",) if self.coverage else ()))
 
-    def weights(self, query_size, memory_size):
+    def weights(self, query_size: int, memory_size: int) -> dict[str, Weight]:
         weights = {
             "query_kernel": Weight((query_size, self.units), "kernel"),
             "memory_kernel": Weight((memory_size, self.units), "kernel"),
@@ -171,16 +185,16 @@ class BahdanauAttention(Attention):
         return {**weights, **self._alignment_weights()}
 
     @property
-    def starts(self):
+    def starts(self) -> dict[str, Initializer]:
         starts = self._alignment_starts()
         if self.normalize:
             starts["attention_g"] = keras.initializers.Constant(self.units**-0.5)
         return starts
 
-    def keys(self, weights, memory):
+    def keys(self, weights: dict[str, Tensor], memory: Tensor) -> Tensor:
         return affine(memory, weights["memory_kernel"], weights.get("attention_b"))
 
-    def prepare(self, weights):
+    def prepare(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         prepared = {n: w for n, w in weights.items() if n not in ("attention_b", "attention_g")}
         if self.normalize:
             v = weights["attention_v"]
@@ -189,12 +203,19 @@ class BahdanauAttention(Attention):
             )
         return prepared
 
-    def scores(self, weights, product, query, constants, kept):
+    def scores(
+        self,
+        weights: dict[str, Tensor],
+        product: Callable[..., Tensor],
+        query: Tensor,
+        constants: dict[str, Tensor],
+        kept: dict[str, Tensor],
+    ) -> Tensor:
         more = self.seen(weights, kept)
         q = product("query_kernel", query)
         return additive(weights["attention_v"], constants["keys"], q, *more)
 
-    def seen(self, weights, kept):
+    def seen(self, weights: dict[str, Tensor], kept: dict[str, Tensor]) -> list[Tensor]:
         """What is added for the alignments before, `[B, S, A]` each."""
         if not self.coverage:
             return []
@@ -242,24 +263,24 @@ class LocationAttention(BahdanauAttention):
         _positive("kernel_size", self.kernel_size)
 
     @property
-    def state_names(self):
+    def state_names(self) -> tuple[str, ...]:
         names = set(super().state_names) | {"total" if self.cumulative else "previous"}
         return tuple(sorted(names))
 
-    def weights(self, query_size, memory_size):
+    def weights(self, query_size: int, memory_size: int) -> dict[str, Weight]:
         return {
             **super().weights(query_size, memory_size),
             "location_filters": Weight((self.kernel_size, self.filters), "kernel"),
             "location_kernel": Weight((self.filters, self.units), "kernel"),
         }
 
-    def prepare(self, weights):
+    def prepare(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         prepared = dict(super().prepare(weights))
         # Both are linear, so one matrix takes each position's neighbourhood to its units.
         filters, kernel = prepared.pop("location_filters"), prepared.pop("location_kernel")
         return {**prepared, "location": tf.matmul(filters, kernel)}
 
-    def seen(self, weights, kept):
+    def seen(self, weights: dict[str, Tensor], kept: dict[str, Tensor]) -> list[Tensor]:
         before = kept["total" if self.cumulative else "previous"]
         left = (self.kernel_size - 1) // 2
         padded = tf.pad(before, [[0, 0], [left, self.kernel_size - 1 - left]])

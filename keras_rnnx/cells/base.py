@@ -5,10 +5,20 @@ Axes: B batch, T time, D input features, U units, G gates.
 
 import abc
 import dataclasses
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+from typing import ClassVar
+from typing import Literal
 from typing import NamedTuple
+from typing import TypeAlias
 
 import keras
 import tensorflow as tf
+
+from keras_rnnx.annotations import Tensor
+
+Product: TypeAlias = Any  # `keras_rnnx.engine.Products`, or noise around it
 
 
 class Weight(NamedTuple):
@@ -28,8 +38,8 @@ class Weight(NamedTuple):
     'kernel'
     """
 
-    shape: tuple
-    role: str
+    shape: tuple[int, ...]
+    role: Literal["kernel", "recurrent", "bias", "gain"]
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
@@ -76,27 +86,31 @@ class CellSpec(abc.ABC):
     units: int
     use_bias: bool = True
 
-    gates = 1  # into how many parts, `units` wide each, the kernel's columns fall
-    gate_names = "h"  # a letter for each of them; with fewer letters than gates they are numbered
-    constant_names = ()  # what `step` looks up in `constants` beside draws, `[B, ...]` each
-    has_candidate = False  # whether `step` passes its candidate through `product.candidate`
+    # Into how many parts, `units` wide each, the kernel's columns fall.
+    gates: ClassVar[int] = 1
+    # A letter for each of them; with fewer letters than gates they are numbered.
+    gate_names: ClassVar[str] = "h"
+    # What `step` looks up in `constants` beside draws, `[B, ...]` each.
+    constant_names: ClassVar[tuple[str, ...]] = ()
+    # Whether `step` passes its candidate through `product.candidate`.
+    has_candidate: ClassVar[bool] = False
 
     @property
-    def state_sizes(self):
+    def state_sizes(self) -> tuple[int, ...]:
         """Size of each state, in order."""
         return (self.units,)
 
     @property
-    def output_size(self):
+    def output_size(self) -> int:
         """Size of the output."""
         return self.state_sizes[0]
 
     @property
-    def recurrent(self):
+    def recurrent(self) -> dict[str, int]:
         """How many gates each matrix that multiplies a state is of, as `prepare` names them."""
         return {"recurrent_kernel": self.gates}
 
-    def weights(self, input_dim):
+    def weights(self, input_dim: int) -> dict[str, Weight]:
         """The weights by name, in the order of Keras: `{name: Weight}`."""
         columns = self.gates * self.units
         weights = {
@@ -107,23 +121,25 @@ class CellSpec(abc.ABC):
             weights["bias"] = Weight((columns,), "bias")
         return weights
 
-    def input_bias(self, weights):
+    def input_bias(self, weights: dict[str, Tensor]) -> Tensor | None:
         """What is added to the input's product, or None."""
         return weights.get("bias")
 
-    def project(self, weights, x):
+    def project(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
         """`x [..., D] -> xg [..., G*U]`: the part of the step that no state enters.
 
         x: perhaps one input for each gate, see `affine`.
         """
         return affine(x, weights["kernel"], self.input_bias(weights))
 
-    def prepare(self, weights):
+    def prepare(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weights that `step` uses, as it uses them, `{name: tensor}`; by default the recurrent
         kernel only."""
         return {"recurrent_kernel": weights["recurrent_kernel"]}
 
-    def noise(self, seed, steps, batch):
+    def noise(
+        self, seed: Callable[[], Tensor], steps: Tensor, batch: Tensor
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """`(drawn, constants)`: what `step` needs of random draws for one sequence; here nothing.
 
         seed: function that gives a new `[2]` seed at each call. `drawn` is a tuple of trees of
@@ -132,7 +148,15 @@ class CellSpec(abc.ABC):
         """
         return (), {}
 
-    def enter(self, weights, given, states, seed, steps, compiled):
+    def enter(
+        self,
+        weights: dict[str, Tensor],
+        given: dict[str, Any],
+        states: tuple[Tensor, ...],
+        seed: Callable[[], Tensor] | None,
+        steps: Tensor | None,
+        compiled: bool | None,
+    ) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Tensor, ...]]:
         """`(drawn, constants, states)` of one sequence, from what the call gave; here as it came.
 
         given: the constants of the call; `constants` is what the step gets of them. `drawn` is a
@@ -140,7 +164,9 @@ class CellSpec(abc.ABC):
         """
         return (), given, states
 
-    def leave(self, given, output, states):
+    def leave(
+        self, given: dict[str, Any], output: Tensor, states: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """`(output, states)` of one sequence as the call gives them, from those of the loop.
 
         given: the constants of the call, as of `enter`.
@@ -148,11 +174,18 @@ class CellSpec(abc.ABC):
         return output, states
 
     @abc.abstractmethod
-    def step(self, weights, product, x, states, constants):
+    def step(
+        self,
+        weights: dict[str, Tensor],
+        product: Product,
+        x: Tensor,
+        states: tuple[Tensor, ...],
+        constants: dict[str, Any],
+    ) -> tuple[Tensor, Sequence[Tensor]]:
         """One step: `(output, new states)` from the projected input and the states."""
 
     @property
-    def affine_input(self):
+    def affine_input(self) -> bool:
         """Whether `project` is `x @ kernel + bias`, so that the product of more inputs adds up."""
         return type(self).project is CellSpec.project
 
@@ -173,7 +206,7 @@ class CellSpec(abc.ABC):
 class Around:
     """Base of specs around a spec: does what the one inside does."""
 
-    spec: CellSpec
+    spec: "CellSpec | Around"
 
     @property
     def units(self):

@@ -8,10 +8,13 @@ Axes: B batch, U units.  x [B, U] projected input, h [B, U] state.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.cells.base import CellSpec
+from keras_rnnx.cells.base import Product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,14 @@ class ESNSpec(CellSpec):
     activation: Callable = keras.activations.tanh
     leaky: float = 1.0
 
-    def step(self, weights, product, x, states, constants):
+    def step(
+        self,
+        weights: dict[str, Tensor],
+        product: Product,
+        x: Tensor,
+        states: tuple[Tensor, ...],
+        constants: dict[str, Any],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         (h,) = states
         new = self.activation(product("recurrent_kernel", h, plus=x))
         h = (1 - self.leaky) * h + self.leaky * new

@@ -10,11 +10,14 @@ z (update), r (reset), n (candidate).
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.cells.base import CellSpec
+from keras_rnnx.cells.base import Product
 from keras_rnnx.cells.base import Weight
 
 
@@ -48,21 +51,21 @@ class GRUSpec(CellSpec):
     has_candidate = True
 
     @property
-    def recurrent(self):
+    def recurrent(self) -> dict[str, int]:
         return super().recurrent if self.reset_after else {"gates": 2, "candidate": 1}
 
-    def weights(self, input_dim):
+    def weights(self, input_dim: int) -> dict[str, Weight]:
         weights = super().weights(input_dim)
         if self.use_bias and self.reset_after:
             # Row 0 belongs to the input product, row 1 to the recurrent one.
             weights["bias"] = Weight((2, 3 * self.units), "bias")
         return weights
 
-    def input_bias(self, weights):
-        bias = weights.get("bias")
-        return bias[0] if self.use_bias and self.reset_after else bias
+    def input_bias(self, weights: dict[str, Tensor]) -> Tensor | None:
+        both = self.use_bias and self.reset_after
+        return weights["bias"][0] if both else weights.get("bias")
 
-    def prepare(self, weights):
+    def prepare(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         recurrent = weights["recurrent_kernel"]
         if not self.reset_after:
             return {
@@ -73,7 +76,14 @@ class GRUSpec(CellSpec):
             return {"recurrent_kernel": recurrent}
         return {"recurrent_kernel": recurrent, "recurrent_bias": weights["bias"][1]}
 
-    def step(self, weights, product, x, states, constants):
+    def step(
+        self,
+        weights: dict[str, Tensor],
+        product: Product,
+        x: Tensor,
+        states: tuple[Tensor, ...],
+        constants: dict[str, Any],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         (h,) = states
         gate = self.recurrent_activation
         xz, xr, xn = tf.split(x, 3, axis=-1)

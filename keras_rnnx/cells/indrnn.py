@@ -8,10 +8,13 @@ Axes: B batch, U units.  x [B, U] projected input, h [B, U] state.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.cells.base import CellSpec
+from keras_rnnx.cells.base import Product
 from keras_rnnx.cells.base import Weight
 
 
@@ -28,11 +31,18 @@ class IndRNNSpec(CellSpec):
 
     recurrent = {}  # a vector, no matrix
 
-    def weights(self, input_dim):
+    def weights(self, input_dim: int) -> dict[str, Weight]:
         recurrent = Weight((self.units,), "recurrent")
         return {**super().weights(input_dim), "recurrent_kernel": recurrent}
 
-    def step(self, weights, product, x, states, constants):
+    def step(
+        self,
+        weights: dict[str, Tensor],
+        product: Product,
+        x: Tensor,
+        states: tuple[Tensor, ...],
+        constants: dict[str, Any],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         (h,) = states
         h = self.activation(x + weights["recurrent_kernel"] * h)
         return h, (h,)

@@ -8,11 +8,14 @@ Axes: B batch, U units.  x projected input, h, c [B, U] states; gates in Keras' 
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.cells.base import CellSpec
+from keras_rnnx.cells.base import Product
 from keras_rnnx.cells.base import Weight
 from keras_rnnx.cells.base import affine
 from keras_rnnx.cells.norm import standardized
@@ -25,15 +28,15 @@ class NormalizedSpec(CellSpec):
     A product has no shift of its own: the bias, which is added afterwards, is one.
     """
 
-    normalize: tuple = ("input", "recurrent")
+    normalize: tuple[str, ...] = ("input", "recurrent")
     epsilon: float = 1e-5
 
-    def weights(self, input_dim):
+    def weights(self, input_dim: int) -> dict[str, Weight]:
         gains = [name for name in ("input", "recurrent") if name in self.normalize]
         shape = (self.gates * self.units,)
         return {**super().weights(input_dim), **{f"{n}_gain": Weight(shape, "gain") for n in gains}}
 
-    def project(self, weights, x):
+    def project(self, weights: dict[str, Tensor], x: Tensor) -> Tensor:
         if "input" not in self.normalize:
             return super().project(weights, x)
         z = affine(x, weights["kernel"])
@@ -43,14 +46,14 @@ class NormalizedSpec(CellSpec):
         return z if bias is None else z + tf.cast(bias, z.dtype)
 
     @property
-    def affine_input(self):
+    def affine_input(self) -> bool:
         return "input" not in self.normalize
 
-    def prepare(self, weights):
+    def prepare(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         used = ("recurrent_kernel", "recurrent_gain", "cell_gain", "cell_shift")
         return {name: weights[name] for name in used if name in weights}
 
-    def normalized(self, name, a, weights):
+    def normalized(self, name: str, a: Tensor, weights: dict[str, Tensor]) -> Tensor:
         """`a [B, N]` standardized, with its gain, if that is asked for."""
         if name not in self.normalize:
             return a
@@ -81,7 +84,7 @@ class LayerNormLSTMSpec(NormalizedSpec):
     normalized.
     """
 
-    normalize: tuple = ("input", "recurrent", "cell")
+    normalize: tuple[str, ...] = ("input", "recurrent", "cell")
     activation: Callable = keras.activations.tanh
     recurrent_activation: Callable = keras.activations.sigmoid
     carry: str = "raw"
@@ -91,17 +94,24 @@ class LayerNormLSTMSpec(NormalizedSpec):
     has_candidate = True
 
     @property
-    def state_sizes(self):
+    def state_sizes(self) -> tuple[int, ...]:
         return (self.units, self.units)
 
-    def weights(self, input_dim):
+    def weights(self, input_dim: int) -> dict[str, Weight]:
         weights = super().weights(input_dim)
         if "cell" in self.normalize:
             weights["cell_gain"] = Weight((self.units,), "gain")
             weights["cell_shift"] = Weight((self.units,), "bias")
         return weights
 
-    def step(self, weights, product, x, states, constants):
+    def step(
+        self,
+        weights: dict[str, Tensor],
+        product: Product,
+        x: Tensor,
+        states: tuple[Tensor, ...],
+        constants: dict[str, Any],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         h, c = states
         gate = self.recurrent_activation
         z = x + self.normalized("recurrent", product("recurrent_kernel", h), weights)
@@ -144,20 +154,27 @@ class LayerNormGRUSpec(NormalizedSpec):
     gate_names = "zrn"
     has_candidate = True
 
-    def weights(self, input_dim):
+    def weights(self, input_dim: int) -> dict[str, Weight]:
         weights = super().weights(input_dim)
         if self.use_bias:  # row 0 belongs to the input product, row 1 to the recurrent one
             weights["bias"] = Weight((2, 3 * self.units), "bias")
         return weights
 
-    def input_bias(self, weights):
+    def input_bias(self, weights: dict[str, Tensor]) -> Tensor | None:
         return weights["bias"][0] if self.use_bias else None
 
-    def prepare(self, weights):
+    def prepare(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         prepared = super().prepare(weights)
         return {**prepared, "recurrent_bias": weights["bias"][1]} if self.use_bias else prepared
 
-    def step(self, weights, product, x, states, constants):
+    def step(
+        self,
+        weights: dict[str, Tensor],
+        product: Product,
+        x: Tensor,
+        states: tuple[Tensor, ...],
+        constants: dict[str, Any],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         (h,) = states
         gate = self.recurrent_activation
         p = self.normalized("recurrent", product("recurrent_kernel", h), weights)
@@ -185,16 +202,23 @@ class LayerNormSimpleSpec(CellSpec):
     activation: Callable = keras.activations.tanh
     epsilon: float = 1e-5
 
-    def weights(self, input_dim):
+    def weights(self, input_dim: int) -> dict[str, Weight]:
         return {**super().weights(input_dim), "gain": Weight((self.units,), "gain")}
 
-    def input_bias(self, weights):
+    def input_bias(self, weights: dict[str, Tensor]) -> Tensor | None:
         return None  # it comes after the normalization
 
-    def prepare(self, weights):
+    def prepare(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: weights[name] for name in weights if name != "kernel"}
 
-    def step(self, weights, product, x, states, constants):
+    def step(
+        self,
+        weights: dict[str, Tensor],
+        product: Product,
+        x: Tensor,
+        states: tuple[Tensor, ...],
+        constants: dict[str, Any],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         (h,) = states
         a = product("recurrent_kernel", h, plus=x)
         if self.use_bias:

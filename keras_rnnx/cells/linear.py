@@ -13,10 +13,13 @@ Axes: B batch, T time, D input features, U units.
 """
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.cells.base import CellSpec
+from keras_rnnx.cells.base import Product
 from keras_rnnx.cells.base import Weight
 from keras_rnnx.cells.base import affine
 
@@ -27,15 +30,22 @@ class LinearSpec(CellSpec):
 
     recurrent = {}
 
-    def weights(self, input_dim):
+    def weights(self, input_dim: int) -> dict[str, Weight]:
         weights = super().weights(input_dim)
         del weights["recurrent_kernel"]
         return weights
 
-    def prepare(self, weights):
+    def prepare(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return {}
 
-    def step(self, weights, product, x, states, constants):
+    def step(
+        self,
+        weights: dict[str, Tensor],
+        product: Product,
+        x: tuple[Tensor, Tensor],
+        states: tuple[Tensor, ...],
+        constants: dict[str, Any],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         a, b = x
         (h,) = states
         h = a * h + b
@@ -57,7 +67,7 @@ class MinGRUSpec(LinearSpec):
     gates = 2
     gate_names = "zn"
 
-    def project(self, weights, x):
+    def project(self, weights: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         kernel, bias = weights["kernel"], weights.get("bias")
         z, n = tf.split(affine(x, kernel, bias), 2, axis=-1)
         a = tf.sigmoid(-z)
@@ -82,7 +92,7 @@ class MinLSTMSpec(LinearSpec):
     gates = 3
     gate_names = "fin"
 
-    def project(self, weights, x):
+    def project(self, weights: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         kernel, bias = weights["kernel"], weights.get("bias")
         f, i, n = tf.split(affine(x, kernel, bias), 3, axis=-1)
         keep = tf.nn.softplus(-i) - tf.nn.softplus(-f)
@@ -111,7 +121,7 @@ class RGLRUSpec(LinearSpec):
     gates = 2
     gate_names = "ri"
 
-    def weights(self, input_dim):
+    def weights(self, input_dim: int) -> dict[str, Weight]:
         if input_dim != self.units:
             raise ValueError(
                 f"RG-LRU of {self.units} units got an input of {input_dim} features, expected as "
@@ -119,7 +129,7 @@ class RGLRUSpec(LinearSpec):
             )
         return {**super().weights(input_dim), "decay": Weight((self.units,), "gain")}
 
-    def project(self, weights, x):
+    def project(self, weights: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         kernel, bias = weights["kernel"], weights.get("bias")
         r, i = tf.split(tf.sigmoid(affine(x, kernel, bias)), 2, axis=-1)
         x = x[1] if isinstance(x, (list, tuple)) else x  # with dropout by gate, as gate i sees it

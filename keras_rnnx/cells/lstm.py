@@ -15,11 +15,14 @@ i (input), f (forget), g (candidate), o (output).
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.cells.base import CellSpec
+from keras_rnnx.cells.base import Product
 from keras_rnnx.cells.base import Weight
 
 
@@ -61,18 +64,18 @@ class LSTMSpec(CellSpec):
     has_candidate = True
 
     @property
-    def gates(self):
+    def gates(self) -> int:  # type: ignore[override]  # a constant of other cells
         return 3 if self.coupled else 4
 
     @property
-    def gate_names(self):
+    def gate_names(self) -> str:  # type: ignore[override]  # as `gates`
         return "igo" if self.coupled else "ifgo"
 
     @property
-    def state_sizes(self):
+    def state_sizes(self) -> tuple[int, ...]:
         return (self.projection_units or self.units, self.units)
 
-    def weights(self, input_dim):
+    def weights(self, input_dim: int) -> dict[str, Weight]:
         weights = super().weights(input_dim)
         if self.peephole:  # of i, f and o
             weights["peephole_kernel"] = Weight((self.gates - 1, self.units), "kernel")
@@ -80,11 +83,18 @@ class LSTMSpec(CellSpec):
             weights["projection_kernel"] = Weight((self.units, self.projection_units), "kernel")
         return weights
 
-    def prepare(self, weights):
+    def prepare(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         used = ("recurrent_kernel", "peephole_kernel", "projection_kernel")
         return {name: weights[name] for name in used if name in weights}
 
-    def step(self, weights, product, x, states, constants):
+    def step(
+        self,
+        weights: dict[str, Tensor],
+        product: Product,
+        x: Tensor,
+        states: tuple[Tensor, ...],
+        constants: dict[str, Any],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         h, c = states
         gate = self.recurrent_activation
         if self.coupled:

@@ -7,10 +7,13 @@ Axes: B batch, U units.  x [B, 8U] projected input; h, c [B, U] states.
 """
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.cells.base import CellSpec
+from keras_rnnx.cells.base import Product
 from keras_rnnx.cells.base import Weight
 
 
@@ -39,22 +42,29 @@ class NASSpec(CellSpec):
     gates = 8
 
     @property
-    def state_sizes(self):
+    def state_sizes(self) -> tuple[int, ...]:
         return (self.projection_units or self.units, self.units)
 
-    def weights(self, input_dim):
+    def weights(self, input_dim: int) -> dict[str, Weight]:
         weights = super().weights(input_dim)
         if self.projection_units:
             weights["projection_kernel"] = Weight((self.units, self.projection_units), "kernel")
         return weights
 
-    def input_bias(self, weights):
+    def input_bias(self, weights: dict[str, Tensor]) -> Tensor | None:
         return None
 
-    def prepare(self, weights):
+    def prepare(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: weights[name] for name in weights if name != "kernel"}
 
-    def step(self, weights, product, x, states, constants):
+    def step(
+        self,
+        weights: dict[str, Tensor],
+        product: Product,
+        x: Tensor,
+        states: tuple[Tensor, ...],
+        constants: dict[str, Any],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         h, c = states
         bias = "bias" if self.use_bias else None
         p = product("recurrent_kernel", h, bias=bias, pieces=8)

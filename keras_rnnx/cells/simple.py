@@ -7,10 +7,13 @@ Axes: B batch, U units.  x [B, U] projected input, h [B, U] state.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.cells.base import CellSpec
+from keras_rnnx.cells.base import Product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +27,14 @@ class SimpleSpec(CellSpec):
 
     activation: Callable = keras.activations.tanh
 
-    def step(self, weights, product, x, states, constants):
+    def step(
+        self,
+        weights: dict[str, Tensor],
+        product: Product,
+        x: Tensor,
+        states: tuple[Tensor, ...],
+        constants: dict[str, Any],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         (h,) = states
         h = self.activation(product("recurrent_kernel", h, plus=x))
         return h, (h,)

@@ -6,9 +6,12 @@ A frozen option of a layer, `backward=...`, that saves and loads with it.
 import dataclasses
 import math
 import numbers
+from typing import Literal
 
 import keras
 import tensorflow as tf
+
+from keras_rnnx.annotations import Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +24,6 @@ class Backward:
 
     clip_norm: float | None = dataclasses.field(default=None, kw_only=True)
 
-    truncate = None  # steps after which the states' gradient stops
     checkpointed = False
 
     def __post_init__(self):
@@ -30,7 +32,12 @@ class Backward:
             raise ValueError(f"clip_norm is {norm!r}, expected a number above 0, or None.")
 
     @property
-    def reason(self):
+    def truncate(self) -> int | None:
+        """Steps after which the states' gradient stops."""
+        return None
+
+    @property
+    def reason(self) -> str:
         """A sentence for the plan, or empty."""
         return ""
 
@@ -97,12 +104,12 @@ class Truncated(Backward):
             raise ValueError(f"Truncated got steps={self.steps!r}, expected a positive integer.")
 
     @property
-    def truncate(self):
+    def truncate(self) -> int:
         """Steps after which the states' gradient stops."""
         return self.steps
 
     @property
-    def reason(self):
+    def reason(self) -> str:
         """A sentence for the plan."""
         return f"The gradient of the states stops every {self.steps} steps."
 
@@ -131,7 +138,7 @@ class Checkpointed(Backward):
     Checkpointed(clip_norm=None, every='sqrt')
     """
 
-    every: int | str = "sqrt"
+    every: int | Literal["sqrt"] = "sqrt"
 
     checkpointed = True
 
@@ -143,11 +150,11 @@ class Checkpointed(Backward):
             )
 
     @property
-    def reason(self):
+    def reason(self) -> str:
         segment = "about the square root of all" if self.every == "sqrt" else str(self.every)
         return f"States are kept at the start of segments of {segment} steps, which run again."
 
-    def segment(self, steps):
+    def segment(self, steps: int | Tensor) -> int | Tensor:
         """The steps of a segment, of `steps` in all, an int or a tensor."""
         if self.every != "sqrt":
             return self.every

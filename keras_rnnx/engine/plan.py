@@ -29,7 +29,7 @@ class Plan(NamedTuple):
 
     backend: str
     saves: bool
-    reasons: tuple
+    reasons: tuple[str, ...]
     parts: int = 1
     backward: Backward = Full()
 

@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import functools
 import warnings
+from collections.abc import Iterator
 
 import tensorflow as tf
 
@@ -16,7 +17,7 @@ _any_device = contextvars.ContextVar("keras_rnnx_any_device", default=False)
 
 
 @contextlib.contextmanager
-def portable():
+def portable() -> Iterator[None]:
     """Context in which every layer runs the plain loop, whatever its mode and options.
 
     A graph traced inside holds stock ops only and no must-compile function, so that it can be

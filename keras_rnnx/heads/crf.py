@@ -16,9 +16,13 @@ neighbours.
 Axes: B batch, T time, K tags.
 """
 
+from typing import Any
+from typing import Literal
+
 import tensorflow as tf
 
 from keras_rnnx import engine
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.heads.crf_chain import Chain
 from keras_rnnx.heads.crf_chain import plan
 from keras_rnnx.heads.crf_chain import real_steps
@@ -28,7 +32,14 @@ FORBIDDEN = -1e30  # finite, so that no difference of two is NaN, and far below 
 NO_TAG = -1  # what stands where no step is real
 
 
-def crf_score(tags, potentials, transitions, mask=None, start=None, end=None):
+def crf_score(
+    tags: Tensor,
+    potentials: Tensor,
+    transitions: Tensor,
+    mask: Tensor | None = None,
+    start: Tensor | None = None,
+    end: Tensor | None = None,
+) -> Tensor:
     """The score of given tags, not normalized.
 
     Args:
@@ -66,8 +77,15 @@ def crf_score(tags, potentials, transitions, mask=None, start=None, end=None):
 
 
 def crf_log_norm(
-    potentials, transitions, mask=None, start=None, end=None, *, jit_compile="auto", backward="full"
-):
+    potentials: Tensor,
+    transitions: Tensor,
+    mask: Tensor | None = None,
+    start: Tensor | None = None,
+    end: Tensor | None = None,
+    *,
+    jit_compile: Literal["auto", False] = "auto",
+    backward: Literal["full", "autodiff"] = "full",
+) -> Tensor:
     """The logarithm of the sum of exp(score) over all tag sequences: the forward algorithm.
 
         a[t, j] = x[t, j] + log sum_i exp(a[t-1, i] + transitions[i, j])
@@ -101,7 +119,15 @@ def crf_log_norm(
     return tf.where(chain.any, tf.reduce_logsumexp(last + chain.end, axis=1), 0)
 
 
-def crf_log_likelihood(tags, potentials, transitions, mask=None, start=None, end=None, **options):
+def crf_log_likelihood(
+    tags: Tensor,
+    potentials: Tensor,
+    transitions: Tensor,
+    mask: Tensor | None = None,
+    start: Tensor | None = None,
+    end: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
     """The log-probability of given tags, `crf_score` minus `crf_log_norm`.
 
     Args:
@@ -127,7 +153,14 @@ def crf_log_likelihood(tags, potentials, transitions, mask=None, start=None, end
     return score - crf_log_norm(potentials, transitions, mask, start, end, **options)
 
 
-def crf_marginals(potentials, transitions, mask=None, start=None, end=None, **options):
+def crf_marginals(
+    potentials: Tensor,
+    transitions: Tensor,
+    mask: Tensor | None = None,
+    start: Tensor | None = None,
+    end: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
     """The probability of each tag at each step: the forward-backward algorithm.
 
     The gradient of `crf_log_norm` for the potentials is just this.
@@ -157,7 +190,13 @@ def crf_marginals(potentials, transitions, mask=None, start=None, end=None, **op
     return tape.gradient(log_norm, potentials)
 
 
-def crf_decode(potentials, transitions, mask=None, start=None, end=None):
+def crf_decode(
+    potentials: Tensor,
+    transitions: Tensor,
+    mask: Tensor | None = None,
+    start: Tensor | None = None,
+    end: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """The tag sequence of the largest score: the algorithm of Viterbi.
 
         d[t, j] = x[t, j] + max_i (d[t-1, i] + transitions[i, j])

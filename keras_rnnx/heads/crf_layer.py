@@ -2,12 +2,17 @@
 
 import numbers
 from typing import Any
+from typing import Literal
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_rnnx.annotations import Array
+from keras_rnnx.annotations import Initializer
+from keras_rnnx.annotations import Regularizer
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.heads import crf
 from keras_rnnx.heads.crf_chain import check_options
 
@@ -129,22 +134,22 @@ class CRF(keras.layers.Layer):
 
     def __init__(
         self,
-        tags,
-        allowed=None,
-        constrain_training=False,
-        transitions=None,
-        use_kernel=True,
-        use_boundary=True,
-        jit_compile="auto",
-        backward="full",
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        transitions_initializer="orthogonal",
-        boundary_initializer="zeros",
-        kernel_regularizer=None,
-        transitions_regularizer=None,
-        **kwargs,
-    ):
+        tags: int,
+        allowed: Array | None = None,
+        constrain_training: bool = False,
+        transitions: Array | None = None,
+        use_kernel: bool = True,
+        use_boundary: bool = True,
+        jit_compile: Literal["auto", False] = "auto",
+        backward: Literal["full", "autodiff"] = "full",
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        transitions_initializer: Initializer = "orthogonal",
+        boundary_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        transitions_regularizer: Regularizer = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if isinstance(tags, bool) or not isinstance(tags, numbers.Integral):
             raise TypeError(f"tags is {tags!r}, expected the number of tags, for example tags=9.")
@@ -204,7 +209,7 @@ class CRF(keras.layers.Layer):
             shape=shape, initializer=initializer, name=name, autocast=False, **options
         )
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         inputs = tf.convert_to_tensor(inputs)
         mask = None if mask is None else tf.cast(mask, tf.bool)
         found = self._evidence(self._potentials(inputs), mask)

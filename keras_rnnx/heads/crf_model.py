@@ -1,8 +1,12 @@
 """The loss of a CRF, and a Keras model that ends in one."""
 
+from typing import Any
+from typing import Literal
+
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.heads.crf_layer import evidence
 from keras_rnnx.heads.crf_layer import without_evidence
 from keras_rnnx.replicas import mean_over_all
@@ -43,13 +47,19 @@ class CRFLoss(keras.losses.Loss):
     1.3863
     """
 
-    def __init__(self, average="sequences", name="crf_loss"):
+    def __init__(
+        self,
+        average: Literal["sequences", "tokens"] | None = "sequences",
+        name: str | None = "crf_loss",
+    ) -> None:
         super().__init__(name=name)
         if average not in ("tokens", "sequences", None):
             raise ValueError(f'average is {average!r}, expected "tokens", "sequences" or None.')
         self.average = average
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
         if is_stand_in(y_pred):
             with tf.control_dependencies([tf.debugging.Assert(False, [without_evidence(y_pred)])]):
                 return tf.zeros([])
@@ -117,17 +127,17 @@ class CRFModel(keras.Model):
     (np.int32(-1), TensorShape([2, 3, 3]))
     """
 
-    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **kwargs: Any) -> None:
         super().compile(optimizer, CRFLoss() if loss is None else loss, **kwargs)
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def marginals(self, x):
+    def marginals(self, x: Any) -> Tensor:
         """The probability of each tag at each step, `[B, T, K]`; of a masked step all are 0."""
         return evidence(self(x)).marginals()
 
-    def log_likelihood(self, x, tags):
+    def log_likelihood(self, x: Any, tags: Tensor) -> Tensor:
         """The log-probability `[B]` of `tags [B, T]`; where one is below 0 there is no step."""
         return evidence(self(x)).log_likelihood(tf.cast(tags, tf.int32))

@@ -1,9 +1,12 @@
 """Connectionist temporal classification: labels for sequences, without their places in time."""
 
+from typing import Literal
+
 import keras
 import tensorflow as tf
 
 from keras_rnnx import engine
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.heads.ctc_inputs import blank_of
 from keras_rnnx.heads.ctc_inputs import real_labels
 from keras_rnnx.heads.ctc_inputs import real_steps
@@ -13,7 +16,14 @@ from keras_rnnx.heads.ctc_lattice import total_step
 from keras_rnnx.replicas import mean_over_all
 
 
-def ctc_loss(labels, logits, mask=None, sequence_length=None, label_length=None, blank=0):
+def ctc_loss(
+    labels: Tensor,
+    logits: Tensor,
+    mask: Tensor | None = None,
+    sequence_length: Tensor | None = None,
+    label_length: Tensor | None = None,
+    blank: int = 0,
+) -> Tensor:
     """The loss of each sequence: -log of the probability of its labels, over all their paths.
 
         p(labels) = sum over the paths that spell them of prod_t softmax(logits[t])[path[t]]
@@ -123,7 +133,13 @@ class CTCLoss(keras.losses.Loss):
     0.2877
     """
 
-    def __init__(self, blank=0, average="sequences", infinite="raise", name="ctc_loss"):
+    def __init__(
+        self,
+        blank: int = 0,
+        average: Literal["sequences", "labels"] | None = "sequences",
+        infinite: Literal["raise", "keep", "zero"] = "raise",
+        name: str | None = "ctc_loss",
+    ) -> None:
         super().__init__(name=name)
         if average not in ("sequences", "labels", None):
             raise ValueError(f'average is {average!r}, expected "sequences", "labels" or None.')
@@ -131,7 +147,9 @@ class CTCLoss(keras.losses.Loss):
             raise ValueError(f'infinite is {infinite!r}, expected "raise", "keep" or "zero".')
         self.blank, self.average, self.infinite = blank, average, infinite
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
         # Not `call`: Keras would round the labels to the dtype of the loss first, and multiply
         # losses by a mask of steps after.
         logits, real = real_steps("CTCLoss", y_pred)
@@ -149,7 +167,7 @@ class CTCLoss(keras.losses.Loss):
             counts *= tf.cast(count, losses.dtype)
         return mean_over_all(total, tf.reduce_sum(counts))
 
-    def finite(self, losses):
+    def finite(self, losses: Tensor) -> Tensor:
         """The losses `[B]`, with what was asked for in place of infinity."""
         if self.infinite == "keep":
             return losses

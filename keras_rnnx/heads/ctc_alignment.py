@@ -1,11 +1,11 @@
 """Forced alignment: where in time the labels of a sequence are."""
 
-from typing import Any
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from keras_rnnx import engine
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.heads.ctc_inputs import blank_of
 from keras_rnnx.heads.ctc_inputs import real_labels
 from keras_rnnx.heads.ctc_inputs import real_steps
@@ -33,12 +33,19 @@ class Alignment(NamedTuple):
     [[0, -1, -1]]
     """
 
-    ids: Any
-    places: Any
-    scores: Any
+    ids: Tensor
+    places: Tensor
+    scores: Tensor
 
 
-def forced_align(labels, logits, mask=None, sequence_length=None, label_length=None, blank=0):
+def forced_align(
+    labels: Tensor,
+    logits: Tensor,
+    mask: Tensor | None = None,
+    sequence_length: Tensor | None = None,
+    label_length: Tensor | None = None,
+    blank: int = 0,
+) -> Alignment:
     """The most probable path of each sequence among those that spell its labels.
 
     The recurrence of `ctc_loss` with a maximum in place of the sum (Viterbi, IEEE Transactions on

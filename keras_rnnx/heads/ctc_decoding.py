@@ -1,9 +1,14 @@
 """Decoding of CTC: from logits to labels."""
 
+from collections.abc import Callable
+from typing import Any
+from typing import Literal
+
 import keras
 import tensorflow as tf
 
 from keras_rnnx import engine
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.heads.ctc_inputs import blank_of
 from keras_rnnx.heads.ctc_inputs import real_steps
 from keras_rnnx.heads.ctc_search import prefix_beam_search
@@ -64,8 +69,14 @@ class CTCDecoder(keras.layers.Layer):
     """
 
     def __init__(
-        self, blank=0, method="beam", beam_width=16, n_best=None, language_model=None, **kwargs
-    ):
+        self,
+        blank: int = 0,
+        method: Literal["beam", "greedy"] = "beam",
+        beam_width: int = 16,
+        n_best: int | None = None,
+        language_model: Callable[[Tensor, Tensor], Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
         # Keras would round logits to half precision, where the policy is mixed.
         super().__init__(autocast=False, **kwargs)
         check_options(method, beam_width, n_best, language_model)
@@ -73,7 +84,9 @@ class CTCDecoder(keras.layers.Layer):
         self.n_best, self.language_model = n_best, language_model
         self.supports_masking = True
 
-    def call(self, logits, mask=None, sequence_length=None):
+    def call(
+        self, logits: Tensor, mask: Tensor | None = None, sequence_length: Tensor | None = None
+    ) -> dict[str, Tensor]:
         logits, real = real_steps("CTCDecoder", logits, mask, sequence_length)
         log_p = tf.nn.log_softmax(tf.cast(tf.stop_gradient(logits), tf.float32))
         log_p, lengths = steps_first(log_p, real)
@@ -114,7 +127,7 @@ class CTCDecoder(keras.layers.Layer):
         return cls(**{**config, "language_model": model})
 
 
-def steps_first(log_p, real):
+def steps_first(log_p: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
     """`[T, B, C]` with the real steps of each row first, and their number `[B]`."""
     log_p = engine.swap_time_and_batch(log_p)
     if real is None:

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Dtype
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.heads.ctc import has_steps
 from keras_rnnx.heads.ctc_decoding import greedy
 from keras_rnnx.heads.ctc_decoding import steps_first
@@ -45,11 +47,15 @@ class LabelErrorRate(ErrorRate):
     0.5
     """
 
-    def __init__(self, blank=0, name="label_error_rate", dtype=None):
+    def __init__(
+        self, blank: int = 0, name: str | None = "label_error_rate", dtype: Dtype | None = None
+    ) -> None:
         super().__init__(end=-1, name=name, padding=-1, dtype=dtype)
         self.blank = blank
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         logits, real = real_steps("LabelErrorRate", y_pred)
         blank = blank_of("LabelErrorRate", self.blank, logits.shape[2])
         labels, count = real_labels("LabelErrorRate", y_true, logits, None, blank)

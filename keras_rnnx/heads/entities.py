@@ -3,12 +3,15 @@
 Axes: B batch, T time, K tags.
 """
 
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Dtype
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.heads.tag_schemes import parts_of
 
 
@@ -23,7 +26,9 @@ class Entities(NamedTuple):
 class _OfEntities(keras.metrics.Metric):
     """Base: counts of entities in labels, in predictions and in both."""
 
-    def __init__(self, tags, name=None, dtype=None):
+    def __init__(
+        self, tags: Sequence[str], name: str | None = None, dtype: Dtype | None = None
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
         parts = parts_of(tags)
         self.tags = list(tags)
@@ -35,7 +40,9 @@ class _OfEntities(keras.metrics.Metric):
         add = lambda name: self.add_variable(shape=(), initializer="zeros", name=name)
         self.found, self.true, self.right = add("found"), add("true"), add("right")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         true, found, real = self._read(y_true, y_pred)
         true, found = self._entities(true, real), self._entities(found, real)
         both = true.ends & found.ends
@@ -120,10 +127,12 @@ class EntityPrecision(_OfEntities):
     1.0
     """
 
-    def __init__(self, tags, name="entity_precision", dtype=None):
+    def __init__(
+        self, tags: Sequence[str], name: str | None = "entity_precision", dtype: Dtype | None = None
+    ) -> None:
         super().__init__(tags, name, dtype)
 
-    def result(self):
+    def result(self) -> Tensor:
         return tf.math.divide_no_nan(self.right.value, self.found.value)
 
 
@@ -141,10 +150,12 @@ class EntityRecall(_OfEntities):
     0.5
     """
 
-    def __init__(self, tags, name="entity_recall", dtype=None):
+    def __init__(
+        self, tags: Sequence[str], name: str | None = "entity_recall", dtype: Dtype | None = None
+    ) -> None:
         super().__init__(tags, name, dtype)
 
-    def result(self):
+    def result(self) -> Tensor:
         return tf.math.divide_no_nan(self.right.value, self.true.value)
 
 
@@ -164,8 +175,10 @@ class EntityF1(_OfEntities):
     0.6667
     """
 
-    def __init__(self, tags, name="entity_f1", dtype=None):
+    def __init__(
+        self, tags: Sequence[str], name: str | None = "entity_f1", dtype: Dtype | None = None
+    ) -> None:
         super().__init__(tags, name, dtype)
 
-    def result(self):
+    def result(self) -> Tensor:
         return tf.math.divide_no_nan(2 * self.right.value, self.found.value + self.true.value)

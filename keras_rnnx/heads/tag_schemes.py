@@ -11,7 +11,12 @@ Kim Sang and Veenstra, "Representing Text Chunks", EACL 1999 (BIO, there IOB2); 
 "Design Challenges and Misconceptions in Named Entity Recognition", CoNLL 2009 (BIOES, there BILOU).
 """
 
+from collections.abc import Sequence
+from typing import Literal
+
 import numpy as np
+
+from keras_rnnx.annotations import Array
 
 # Whether a tag may follow another one; `same` says that both have one type. The edges are O.
 SCHEMES = {
@@ -24,7 +29,9 @@ SCHEMES = {
 PREFIXES = {"BIO": "BI", "IOB1": "BI", "BIOES": "BIES"}
 
 
-def allowed_transitions(tags, scheme="BIO"):
+def allowed_transitions(
+    tags: Sequence[str], scheme: Literal["BIO", "IOB1", "BIOES"] = "BIO"
+) -> Array:
     """Which tag may follow which, for `CRF(allowed=...)`.
 
     Args:

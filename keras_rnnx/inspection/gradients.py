@@ -1,14 +1,19 @@
 """How strongly the loss pulls at each step of each layer."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_rnnx import training
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.inspection import quietly
 
 
-def gradient_flow(model, x, y, loss=None):
+def gradient_flow(
+    model: keras.Model, x: Tensor, y: Tensor, loss: str | Callable[..., Tensor] | None = None
+) -> dict[str, np.ndarray]:
     """The norm of the loss's gradient at each time step of each recurrent layer.
 
     It is the gradient with respect to the layer's input at that step, over the whole batch, as in
@@ -49,8 +54,8 @@ def gradient_flow(model, x, y, loss=None):
     quietly.recurrent_layers(model, "gradient_flow")
     given = {}
     if loss is not None:
-        loss = keras.losses.get(loss)
-        given["compute_loss"] = lambda x, y, y_pred, **_: _mean(loss(y, y_pred), y_pred)
+        each = keras.losses.get(loss)
+        given["compute_loss"] = lambda x, y, y_pred, **_: _mean(each(y, y_pred), y_pred)
     elif not model.compiled:
         raise ValueError(
             f"gradient_flow got {model.name!r}, which has not been compiled and so has no loss: "

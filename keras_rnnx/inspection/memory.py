@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rnnx import engine
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.inspection import quietly
 
 DIRECTIONS = 64  # of the output: as many are taken exactly, more by this many random sums
@@ -33,7 +34,7 @@ class Memory(NamedTuple):
     norms: np.ndarray
 
 
-def memory_length(model, x, fraction=0.01):
+def memory_length(model: keras.Model, x: Tensor, fraction: float = 0.01) -> Memory:
     """How far back an input still changes the output at the last step: the effective memory.
 
         n[k] = sqrt(mean over rows of |d output / d x[t - k]|^2)       t: a row's last real step
@@ -80,7 +81,7 @@ def memory_length(model, x, fraction=0.01):
         )
     x = quietly.tensors(model, x, "memory_length")
     layers = quietly.recurrent_layers(model, "memory_length")
-    known = {}
+    known: dict[str, int] = {}
 
     def squares(direction):
         with tf.GradientTape() as tape, contextlib.ExitStack() as stack:

@@ -1,9 +1,29 @@
 """Pictures of what was recorded and measured. Matplotlib is imported when one is drawn."""
 
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from keras_rnnx.annotations import Array
+from keras_rnnx.inspection.memory import Memory
+from keras_rnnx.inspection.recording import Record
 
-def plot_gates(record, layer, row=0, tokens=None, signal=None, axes=None):
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def plot_gates(
+    record: Record,
+    layer: str,
+    row: int = 0,
+    tokens: Sequence[str] | None = None,
+    signal: Array | None = None,
+    axes: "Sequence[Axes] | np.ndarray | None" = None,
+) -> "Figure":
     """Heat maps of the gates of a layer over the steps of one sequence, a panel for each gate.
 
     Steps run to the right, units downwards. What is never negative goes from dark to bright, the
@@ -52,16 +72,16 @@ def plot_gates(record, layer, row=0, tokens=None, signal=None, axes=None):
             figsize=(width, 1 + 1.3 * panels),
             layout="constrained",
         )
-    axes = list(np.ravel(axes))
-    if len(axes) != panels:
-        raise ValueError(f"plot_gates got {len(axes)} axes, expected {panels}: one for each panel.")
-    left, last = axes[0], axes[-1]
+    free = list(np.ravel(np.asarray(axes)))
+    if len(free) != panels:
+        raise ValueError(f"plot_gates got {len(free)} axes, expected {panels}: one for each panel.")
+    left, last = free[0], free[-1]
     places = np.arange(steps.start, steps.stop)
     if signal is not None:
-        axis = axes.pop(0)
+        axis = free.pop(0)
         axis.plot(places, np.asarray(signal)[steps], marker=".", linewidth=1)
         axis.set_ylabel("signal")
-    for axis, (name, values) in zip(axes, gates.items(), strict=True):
+    for axis, (name, values) in zip(free, gates.items(), strict=True):
         _heat(axis, values[row, steps].T, (steps.start - 0.5, steps.stop - 0.5))
         axis.set_ylabel(name)
         axis.set_yticks([0, values.shape[-1] - 1])
@@ -70,7 +90,15 @@ def plot_gates(record, layer, row=0, tokens=None, signal=None, axes=None):
     return last.figure
 
 
-def plot_states(record, layer, state="h", row=0, tokens=None, units=None, ax=None):
+def plot_states(
+    record: Record,
+    layer: str,
+    state: str = "h",
+    row: int = 0,
+    tokens: Sequence[str] | None = None,
+    units: Iterable[int] | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
     """Curves of units of a state over the steps of one sequence.
 
     Args:
@@ -115,7 +143,12 @@ def plot_states(record, layer, state="h", row=0, tokens=None, units=None, ax=Non
     return ax
 
 
-def plot_alignments(alignments, source=None, target=None, ax=None):
+def plot_alignments(
+    alignments: Array,
+    source: Sequence[str] | None = None,
+    target: Sequence[str] | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
     """One matrix of alignments: how much each step (downwards) looked at each memory position.
 
     Args:
@@ -165,7 +198,7 @@ def plot_alignments(alignments, source=None, target=None, ax=None):
     return ax
 
 
-def plot_gradient_flow(flow, ax=None):
+def plot_gradient_flow(flow: Mapping[str, Array], ax: "Axes | None" = None) -> "Axes":
     """Curves of gradient norms over the steps, a logarithmic scale, a curve for each layer.
 
     Args:
@@ -189,7 +222,7 @@ def plot_gradient_flow(flow, ax=None):
     return _curves(ax, flow, "step", "norm of the gradient")
 
 
-def plot_memory(memories, ax=None):
+def plot_memory(memories: Mapping[str, Memory], ax: "Axes | None" = None) -> "Axes":
     """Curves of how strongly the output depends on an input of each lag, a dot at the length.
 
     Args:

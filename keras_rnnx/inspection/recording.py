@@ -3,17 +3,24 @@
 import collections.abc
 import contextlib
 import dataclasses
+from collections.abc import Iterator
+from typing import Literal
+from typing import TypeAlias
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_rnnx import engine
 from keras_rnnx import training
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.inspection import quietly
+from keras_rnnx.inspection.shown import Call
 from keras_rnnx.inspection.shown import shown
 from keras_rnnx.layers import AttentionOverTime
 
-AXES = {
+Kind: TypeAlias = Literal["gate", "state", "output", "alignments", "weights"]
+AXES: dict[Kind, tuple[str, ...]] = {
     "gate": ("batch", "time", "units"),
     "state": ("batch", "time", "units"),
     "output": ("batch", "time", "units"),
@@ -23,7 +30,7 @@ AXES = {
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Record(collections.abc.Mapping):
+class Record(collections.abc.Mapping[str, np.ndarray]):
     """What `record` has found: NumPy arrays by name, `record["lstm/f"]`.
 
     Attributes:
@@ -45,26 +52,26 @@ class Record(collections.abc.Mapping):
     gru/output  output  (batch=2, time=5, units=4)
     """
 
-    arrays: dict
-    kinds: dict
-    masks: dict
+    arrays: dict[str, np.ndarray]
+    kinds: dict[str, Kind]
+    masks: dict[str, np.ndarray]
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.arrays:
             raise KeyError(f"{name!r} was not recorded; what was: {', '.join(self.arrays)}.")
         return self.arrays[name]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.arrays)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.arrays)
 
-    def axes(self, name):
+    def axes(self, name: str) -> tuple[str, ...]:
         """What the axes of an array are: `("batch", "time", "units")`."""
         return AXES[self.kinds[name]][: self[name].ndim]
 
-    def of(self, layer, kind):
+    def of(self, layer: str, kind: Kind) -> dict[str, np.ndarray]:
         """`{short name: array}` of one layer and kind: `record.of("lstm", "gate")["f"]`."""
         names = {name.rpartition("/")[2]: name for name in self if name.rpartition("/")[0] == layer}
         if not names:
@@ -83,7 +90,7 @@ class Record(collections.abc.Mapping):
         return "\n".join(lines)
 
 
-def record(model, x):
+def record(model: keras.Model, x: Tensor) -> Record:
     """What the recurrent layers of a model compute at every step of `x`, as at inference.
 
     For each recurrent layer of this package, under its name after those around it, as in
@@ -138,7 +145,8 @@ def record(model, x):
         for name, layer in training.inside.layers(model)
         if isinstance(layer, AttentionOverTime)
     ]
-    calls, weights = {}, {}
+    calls: dict[str, Call] = {}
+    weights: dict[str, Tensor] = {}
 
     def run():
         calls.clear()

@@ -1,9 +1,13 @@
 """A summary of what an RNN user asks of a model: parameters by gate, and who computes the loop."""
 
+from collections.abc import Callable
+from typing import Any
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
+from keras_rnnx.engine import Plan
 from keras_rnnx.inspection import quietly
 from keras_rnnx.layers import Cell
 
@@ -33,13 +37,13 @@ class LayerSummary(NamedTuple):
 
     name: str
     cell: str
-    output_shape: tuple
-    parameters: dict
-    training: object
-    inference: object
+    output_shape: tuple[int | None, ...]
+    parameters: dict[str, int]
+    training: Plan
+    inference: Plan
 
 
-def summary(model, print_fn=print):
+def summary(model: keras.Model, print_fn: Callable[[str], Any] = print) -> list[LayerSummary]:
     """Prints the recurrent layers of a model: parameters by gate, backends and their reasons.
 
     A gate's parameters are its columns of the kernel, the recurrent kernel and the bias, under the

@@ -1,15 +1,17 @@
 """from_keras and to_keras: layers, models and files."""
 
 import os
+from typing import Any
 
 import keras
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.interop import keras_files
 from keras_rnnx.interop import keras_layers
 from keras_rnnx.interop import keras_models
 
 
-def from_keras(source, verify=None):
+def from_keras(source: Any, verify: Tensor | None = None) -> keras.layers.Layer:
     """The same with the recurrent layers of this package: a layer, a model, or a file of old.
 
     Args:
@@ -44,7 +46,7 @@ def from_keras(source, verify=None):
     return keras_layers.from_layer(source)
 
 
-def to_keras(source):
+def to_keras(source: keras.layers.Layer) -> keras.layers.Layer:
     """The same with the recurrent layers of Keras, which need no keras_rnnx to load and run.
 
     Args:

@@ -5,13 +5,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rnnx import layers
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.interop import keras_layers
 from keras_rnnx.interop.keras_layers import NoCounterpart
 
 STOCK = (keras.layers.RNN, keras.layers.Bidirectional)
 
 
-def accelerate(model, verify=None, verbose=True):
+def accelerate(
+    model: keras.Model, verify: Tensor | None = None, verbose: bool = True
+) -> keras.Model:
     """A copy of a Keras model in which the recurrent layers are those of this package.
 
     Weights, kept states and outputs are the same; the model that was given is left as it is. A

@@ -5,10 +5,16 @@ written there: docs/coming_from_tensorflow_addons.md has the lines for it.
 """
 
 import os
+from collections.abc import Mapping
+from typing import Any
+from typing import Literal
 
+import keras
 import numpy as np
 
 from keras_rnnx import layers
+from keras_rnnx.annotations import Array
+from keras_rnnx.annotations import Path
 from keras_rnnx.attention import AttentionCell
 from keras_rnnx.attention import BahdanauAttention
 from keras_rnnx.attention import LuongAttention
@@ -17,7 +23,11 @@ from keras_rnnx.attention import Monotonic
 PEEPHOLES = [f"{gate}_gate_peephole_weights" for gate in ("input", "forget", "output")]
 
 
-def from_tfa(source, mode="parallel", **options):
+def from_tfa(
+    source: Mapping[str, Array] | Path,
+    mode: Literal["recursive", "parallel", "hard"] = "parallel",
+    **options: Any,
+) -> keras.layers.Layer:
     """A layer with the weights of a cell or an attention wrapper of TensorFlow Addons.
 
     Args:

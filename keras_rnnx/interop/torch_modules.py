@@ -2,15 +2,23 @@
 
 import os
 import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_rnnx import layers
+from keras_rnnx.annotations import Array
+from keras_rnnx.annotations import Path
 from keras_rnnx.cells import LAYOUTS
 from keras_rnnx.cells import places
 from keras_rnnx.interop.keras_layers import NoCounterpart
 from keras_rnnx.interop.keras_layers import beyond
+
+if TYPE_CHECKING:
+    import torch
 
 CLASSES = {"lstm": layers.LSTM, "gru": layers.GRU, "simple": layers.SimpleRNN}
 MODULES = {"lstm": "LSTM", "gru": "GRU", "simple": "RNN"}
@@ -18,7 +26,13 @@ KINDS = {len(layout.gates): kind for kind, layout in LAYOUTS["torch"].items()}  
 WEIGHT = re.compile(r"^(.*?)(weight|bias)_(ih|hh|hr)(?:_l(\d+))?(_reverse)?$")
 
 
-def from_torch(source, prefix="", dropout=0.0, return_sequences=True, **options):
+def from_torch(
+    source: "torch.nn.Module | Mapping[str, Array] | Path",
+    prefix: str = "",
+    dropout: float = 0.0,
+    return_sequences: bool = True,
+    **options: Any,
+) -> keras.layers.Layer:
     """A layer with the weights of a `torch.nn.LSTM`, `GRU` or `RNN`, or of one of their cells.
 
     Several layers become a `Stack`, two directions a `Bidirectional`. Sequences are
@@ -58,7 +72,7 @@ def from_torch(source, prefix="", dropout=0.0, return_sequences=True, **options)
     cells = found["cells"]
     kind, sizes = _kind(cells[0][0], options)
     options = {"use_bias": "bias_ih" in cells[0][0], **sizes, **options}
-    made = []
+    made: list[keras.layers.Layer] = []
     for k, ways in enumerate(cells):
         last = k + 1 == len(cells)
         layer = CLASSES[kind](**options, return_sequences=return_sequences or not last)
@@ -94,7 +108,9 @@ def _weights(source, prefix):
     return {"prefix": before, "cells": cells}
 
 
-def torch_arrays(source):
+def torch_arrays(
+    source: "torch.nn.Module | Mapping[str, Array]",
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The arrays of a module or a state dict by name: the recurrent ones, and the others.
 
     Args:
@@ -119,7 +135,8 @@ def torch_arrays(source):
             f"Got a {type(source).__name__}, expected a module of PyTorch, its state dict, or the "
             "path of a file of one."
         )
-    recurrent, others = {}, {}
+    recurrent: dict[str, np.ndarray] = {}
+    others: dict[str, np.ndarray] = {}
     for name, tensor in source.items():
         (recurrent if WEIGHT.match(name) else others)[name] = _array(tensor)
     return recurrent, others
@@ -183,7 +200,7 @@ ROLES = ("initializer", "regularizer", "constraint")
 NOISE = ("dropout", "recurrent_dropout", "weight_dropout", "dropout_mode", "recurrent_dropout_mode")
 
 
-def to_torch(layer, inference_only=False):
+def to_torch(layer: keras.layers.Layer, inference_only: bool = False) -> "torch.nn.Module":
     """A `torch.nn.LSTM`, `GRU` or `RNN` with the weights of a layer.
 
     The module has `batch_first=True` and returns, as PyTorch's do, the outputs of all steps and
@@ -213,9 +230,9 @@ def to_torch(layer, inference_only=False):
     nn = _torch().nn
     ways = _ways(layer)
     first = ways[0][0]
-    kind = next((k for k, cls in CLASSES.items() if type(first) is cls), None)
+    kind = next((k for k, cls in CLASSES.items() if type(first) is cls), "")
     for one in (one for both in ways for one in both):
-        if kind is None or type(one) is not type(first):
+        if not kind or type(one) is not type(first):
             raise NoCounterpart(
                 f"{layer.name} runs a {type(one).__name__} beside or in place of LSTM, GRU or "
                 "SimpleRNN, which PyTorch's modules do not."
@@ -230,7 +247,7 @@ def to_torch(layer, inference_only=False):
     module = getattr(nn, MODULES[kind])(first.cell.input_dim, first.units, **options)
     if first.variable_dtype == "float64":
         module = module.double()
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for k, both in enumerate(ways):
         for one, suffix in zip(both, (f"_l{k}", f"_l{k}_reverse")):
             arrays = _theirs(kind, one.cell)

@@ -1,7 +1,11 @@
 """How a layer over sequences is called: the base of RNN, Bidirectional and Stack."""
 
+from typing import Any
+
 import keras
 
+from keras_rnnx.annotations import States
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.layers import lengths
 
 
@@ -12,8 +16,14 @@ class SequenceLayer(keras.layers.Layer):
     """
 
     def __call__(
-        self, sequences=None, initial_state=None, mask=None, training=None, inputs=None, **given
-    ):
+        self,
+        sequences: Tensor | None = None,
+        initial_state: States | None = None,
+        mask: Tensor | None = None,
+        training: bool | None = None,
+        inputs: Tensor | None = None,
+        **given: Any,
+    ) -> Any:
         """See the class. given: further call arguments, such as `sequence_length`."""
         sequences = inputs if sequences is None else sequences
         if sequences is None:
@@ -27,10 +37,12 @@ class SequenceLayer(keras.layers.Layer):
             **{name: value for name, value in given.items() if value is not None},
         )
 
-    def check_call(self, sequences, initial_state, mask):
+    def check_call(
+        self, sequences: Tensor, initial_state: States | None, mask: Tensor | None
+    ) -> None:
         """Refuse arguments whose shapes do not go together; here none."""
 
-    def as_asked(self, output, mask, lengths_given):
+    def as_asked(self, output: Tensor, mask: Tensor | None, lengths_given: bool) -> Tensor:
         """Outputs `[B, T, ...]` as ragged tensors, or with the mask that their lengths make."""
         if not self.return_sequences:
             return output

@@ -1,8 +1,16 @@
 """Bidirectional: one layer forward in time and one backward."""
 
+from collections.abc import Sequence
+from typing import Any
+from typing import Literal
+from typing import NoReturn
+
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Array
+from keras_rnnx.annotations import States
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.layers import checks
 from keras_rnnx.layers import lengths
 from keras_rnnx.layers import one_call
@@ -57,7 +65,14 @@ class Bidirectional(SequenceLayer):
     TensorShape([2, 8])
     """
 
-    def __init__(self, layer, merge_mode="concat", weights=None, backward_layer=None, **kwargs):
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        merge_mode: Literal["sum", "mul", "concat", "ave"] | None = "concat",
+        weights: Sequence[Array] | None = None,
+        backward_layer: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ) -> None:
         for given in (layer, backward_layer):
             if given is not None and not isinstance(given, keras.layers.Layer):
                 raise ValueError(
@@ -144,13 +159,13 @@ class Bidirectional(SequenceLayer):
 
     def call(
         self,
-        sequences,
-        initial_state=None,
-        mask=None,
-        training=None,
-        sequence_length=None,
-        reset_mask=None,
-    ):
+        sequences: Tensor,
+        initial_state: States | None = None,
+        mask: Tensor | None = None,
+        training: bool | None = None,
+        sequence_length: Tensor | None = None,
+        reset_mask: Tensor | None = None,
+    ) -> Any:
         if stream(self) is not None:
             self.step()
         lengths_given = sequence_length is not None or lengths.is_ragged(sequences)
@@ -160,7 +175,9 @@ class Bidirectional(SequenceLayer):
         if one_call.obstacle([ways], training, resets=reset_mask is not None) is None:
             (y, y_back), states = one_call.run([ways], sequences, initial_state, mask, training)
         else:
-            given = (None, None) if half is None else (initial_state[:half], initial_state[half:])
+            given = (None, None)
+            if initial_state is not None:
+                given = (initial_state[:half], initial_state[half:])
             options = dict(mask=mask, training=training)
             y, y_back, states = self._one_by_one(sequences, given, reset_mask, options)
         y = keras.ops.cast(y, self.compute_dtype)
@@ -195,7 +212,7 @@ class Bidirectional(SequenceLayer):
         ends = tf.concat([reset[:, 1:], tf.zeros_like(reset[:, :1])], axis=1)
         return {"reset_mask": reset}, {"reset_mask": ends}
 
-    def step(self, *arguments, **options):
+    def step(self, *arguments: Any, **options: Any) -> NoReturn:
         """Refused: the backward layer begins with the last step, which a stream does not have."""
         raise ValueError(
             f"{self.name} goes through its sequence from both ends, and a stream has only one: the "
@@ -216,7 +233,7 @@ class Bidirectional(SequenceLayer):
             )
         return size
 
-    def merge(self, y, y_back):
+    def merge(self, y: Tensor, y_back: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """The outputs of both directions, `y` and `y_back`, as one, as `merge_mode` says."""
         if self.merge_mode == "concat":
             return keras.ops.concatenate([y, y_back], axis=-1)
@@ -229,18 +246,18 @@ class Bidirectional(SequenceLayer):
         return y, y_back
 
     @property
-    def states(self):
+    def states(self) -> tuple[States, ...] | None:
         """The kept states of both directions, if stateful and built."""
         if self.forward_layer.states is None or self.backward_layer.states is None:
             return None
         return (*self.forward_layer.states, *self.backward_layer.states)
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Set the kept states of both directions to zeros."""
         self.forward_layer.reset_state()
         self.backward_layer.reset_state()
 
-    def reset_states(self):
+    def reset_states(self) -> None:
         """The name of Keras 2 for `reset_state`."""
         self.reset_state()
 

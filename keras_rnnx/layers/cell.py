@@ -1,10 +1,17 @@
 """A cell as a Keras layer: the weights of a spec, with everything Keras lets one say about them."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Dtype
+from keras_rnnx.annotations import Initializer
+from keras_rnnx.annotations import States
+from keras_rnnx.annotations import Tensor
+from keras_rnnx.cells import Around
+from keras_rnnx.cells import CellSpec
 from keras_rnnx.engine import Products
 from keras_rnnx.layers import checks
 from keras_rnnx.regularization import RecurrentDropout
@@ -100,7 +107,7 @@ class Cell(keras.layers.Layer):
     True
     """
 
-    def __init__(self, arguments, **kwargs):
+    def __init__(self, arguments: dict[str, Any], **kwargs: Any) -> None:
         kwargs.pop("implementation", None)  # Keras' choice between two formulations; here is one
         others = {n: kwargs.pop(n, default) for n, default in COMMON.items() if n not in arguments}
         super().__init__(**kwargs)
@@ -115,46 +122,48 @@ class Cell(keras.layers.Layer):
         checks.one_of("dropout_mode", self.dropout_mode, INPUT_MODES)
         checks.one_of("recurrent_dropout_mode", self.recurrent_dropout_mode, RECURRENT_MODES)
         self.seed_generator = keras.random.SeedGenerator(self.seed)
-        self.spec = self.make_spec()
+        self.spec: Any = self.make_spec()  # a `CellSpec`, or one around it that has weights too
         checks.spec(self)
         self.state_size = list(self.spec.state_sizes)
         self.output_size = self.spec.output_size
-        self.input_dim = None
+        self.input_dim: int | None = None
         self.zoneout_rates = checks.zoneout(self, self.zoneout, self.state_size)
         checks.noise(self)
 
-    spec_class = None
+    spec_class: type[CellSpec]  # where a subclass does not make its spec by itself
     learns = True  # whether its weights are trained
-    further_noise = ()  # names of attributes that say of noise beside that of every cell
-    optional_constants = ()  # what a call may leave out, beside the spec's `constant_names`
+    # Names of attributes that say of noise beside that of every cell.
+    further_noise: tuple[str, ...] = ()
+    # What a call may leave out, beside the spec's `constant_names`.
+    optional_constants: tuple[str, ...] = ()
 
-    def make_spec(self):
+    def make_spec(self) -> CellSpec | Around:
         """The spec of this cell's arguments."""
         fields = [field.name for field in dataclasses.fields(self.spec_class)]
         return self.spec_class(**{name: getattr(self, name) for name in fields})
 
-    def recurrence(self):
+    def recurrence(self) -> "Cell":
         """The cell whose loop this is: another one, where the rest needs no state and so is
         computed for all steps at once, by `after(output, constants)`."""
         return self
 
-    def take_constants(self, given, batch):
+    def take_constants(self, given: dict[str, Any], batch: int | None) -> dict[str, Any]:
         """The constants of a call, checked; here as they came."""
         return given
 
-    def sizes_to_start(self, states):
+    def sizes_to_start(self, states: States) -> list[Any]:
         """The sizes of the states that a sequence may begin with: here of all."""
         return self.state_size
 
-    def complete_states(self, states):
+    def complete_states(self, states: States) -> States:
         """All states, where a cell may begin with a part of them; here as they came."""
         return states
 
-    def acts(self, name, training):
+    def acts(self, name: str, training: bool | None) -> bool:
         """Whether this dropout acts: a rate of 1 drops nothing, as in Keras."""
         return bool(training) and 0 < getattr(self, name) < 1
 
-    def regularized(self, training):
+    def regularized(self, training: bool | None) -> CellSpec | Around:
         """The spec with the noise of this cell around it."""
         spec = self.spec
         if self.acts("recurrent_dropout", training):
@@ -187,16 +196,22 @@ class Cell(keras.layers.Layer):
             setattr(self, name, variable)
         self.built = True
 
-    def initializer(self, name, role):
+    def initializer(self, name: str, role: str) -> Initializer:
         """The initializer of a weight."""
         return "ones" if role == "gain" else getattr(self, f"{role}_initializer")
 
-    def tensors(self):
+    def tensors(self) -> dict[str, Tensor]:
         """The weights by name."""
         names = self.spec.weights(self.input_dim)
         return {name: tf.convert_to_tensor(getattr(self, name)) for name in names}
 
-    def call(self, inputs, states, training=False, constants=None):
+    def call(
+        self,
+        inputs: Tensor,
+        states: States,
+        training: bool | None = False,
+        constants: dict[str, Any] | None = None,
+    ) -> tuple[Tensor, States]:
         """One step: `inputs [B, D]`, states `[B, U]` each -> `(output [B, U], new states)`."""
         kinds = ("dropout", "recurrent_dropout", "weight_dropout", *self.further_noise)
         noise = {n: getattr(self, n) for n in kinds}
@@ -214,18 +229,26 @@ class Cell(keras.layers.Layer):
         output, states = self._step(self.regularized(training=False), inputs, states, constants)
         return output, list(states) if nested else states[0]
 
-    def begin_steps(self, states, constants):
+    def begin_steps(
+        self, states: States, constants: dict[str, Any]
+    ) -> tuple[States, dict[str, Any]]:
         """What single steps begin with and get: `(all states, constants)`."""
         return self.complete_states(states), {}
 
-    def ready(self):
+    def ready(self) -> list[dict[str, Tensor]]:
         """What single steps make of the weights, for `one_step`: once for many steps."""
         weights = self.tensors()
         cast = lambda w: tf.cast(w, self.compute_dtype) if w.dtype.is_floating else w
         prepared = self.regularized(training=False).prepare(weights)
         return [{name: cast(w) for name, w in named.items()} for named in (weights, prepared)]
 
-    def one_step(self, inputs, states, constants, ready=None):
+    def one_step(
+        self,
+        inputs: Tensor,
+        states: States,
+        constants: dict[str, Any],
+        ready: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[Tensor, States, list[Tensor]]:
         """`(output, states, alignments)` of one step, alignments being a list of `[B, S]`."""
         spec = self.regularized(training=False)
         return *self._step(spec, inputs, states, constants, ready), []
@@ -241,7 +264,12 @@ class Cell(keras.layers.Layer):
         product = Products(prepared, constants, states)
         return spec.step(prepared, product, x, tuple(states), constants)
 
-    def get_initial_state(self, inputs=None, batch_size=None, dtype=None):
+    def get_initial_state(
+        self,
+        inputs: Tensor | None = None,
+        batch_size: int | Tensor | None = None,
+        dtype: Dtype | None = None,
+    ) -> list[Tensor]:
         """Zeros, one per state. `inputs` and `dtype` are Keras 2's way to ask."""
         if batch_size is None and inputs is not None:
             batch_size = tf.shape(inputs)[0]

@@ -1,5 +1,7 @@
 """A cell from a spec of the user's own."""
 
+from typing import Any
+
 import keras
 
 from keras_rnnx.cells import CellSpec
@@ -40,7 +42,7 @@ class CustomCell(Cell):
     TensorShape([2, 4])
     """
 
-    def __init__(self, spec, **kwargs):
+    def __init__(self, spec: CellSpec, **kwargs: Any) -> None:
         if not isinstance(spec, CellSpec):
             raise TypeError(
                 f"CustomCell got {spec!r}, expected a keras_rnnx.CellSpec: an object of a class "
@@ -57,11 +59,11 @@ class CustomCell(Cell):
         super().__init__({"spec": spec}, **kwargs)
 
     @property
-    def units(self):
+    def units(self) -> int:
         """Those of the spec."""
         return self.spec.units
 
-    def make_spec(self):
+    def make_spec(self) -> CellSpec:
         return self.spec
 
     def get_config(self):

@@ -1,8 +1,11 @@
 """Embedding with dropout of whole words."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.layers import checks
 from keras_rnnx.regularization import draw_kept
 from keras_rnnx.regularization import drop
@@ -39,7 +42,15 @@ class Embedding(keras.layers.Embedding):
     TensorShape([1, 3, 4])
     """
 
-    def __init__(self, input_dim, output_dim, dropout=0.0, seed=None, mask_value=None, **kwargs):
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        dropout: float = 0.0,
+        seed: int | None = None,
+        mask_value: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(input_dim, output_dim, **kwargs)
         if self.mask_zero and mask_value not in (None, 0):
             raise ValueError(
@@ -47,12 +58,13 @@ class Embedding(keras.layers.Embedding):
                 "padding. Leave mask_zero out."
             )
         self.mask_value = mask_value
-        self.supports_masking = self.supports_masking or mask_value is not None
+        if mask_value is not None:
+            self.supports_masking = True
         self.dropout = checks.rate("dropout", dropout)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         embedded = super().call(inputs)
         if not training or not 0 < self.dropout < 1:
             return embedded

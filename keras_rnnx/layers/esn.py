@@ -1,9 +1,13 @@
 """ESN: the echo state network's reservoir, as a cell with its weights, and the layer."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_rnnx.annotations import Activation
+from keras_rnnx.annotations import Initializer
 from keras_rnnx.cells import ESNSpec
 from keras_rnnx.layers.cell import Cell
 from keras_rnnx.layers.cell import arguments
@@ -50,21 +54,21 @@ class ESNCell(Cell):
 
     def __init__(
         self,
-        units,
-        activation="tanh",
-        use_bias=True,
-        connectivity=0.1,
-        leaky=1.0,
-        spectral_radius=0.9,
-        use_norm2=False,
-        recurrent_initializer="glorot_uniform",
-        **kwargs,
-    ):
+        units: int,
+        activation: Activation = "tanh",
+        use_bias: bool = True,
+        connectivity: float = 0.1,
+        leaky: float = 1.0,
+        spectral_radius: float = 0.9,
+        use_norm2: bool = False,
+        recurrent_initializer: Initializer = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(arguments(locals()), **kwargs)
 
     learns = False
 
-    def initializer(self, name, role):
+    def initializer(self, name: str, role: str) -> Initializer:
         return self._reservoir if role == "recurrent" else super().initializer(name, role)
 
     def _reservoir(self, shape, dtype=None):

@@ -1,7 +1,11 @@
 """IndRNN: the cell with its weights, and the layer."""
 
+from typing import Any
+
 import keras
 
+from keras_rnnx.annotations import Activation
+from keras_rnnx.annotations import Initializer
 from keras_rnnx.cells import IndRNNSpec
 from keras_rnnx.layers.cell import Cell
 from keras_rnnx.layers.cell import arguments
@@ -44,11 +48,16 @@ class IndRNNCell(Cell):
     spec_class = IndRNNSpec
 
     def __init__(
-        self, units, activation="relu", use_bias=True, recurrent_initializer=None, **kwargs
-    ):
+        self,
+        units: int,
+        activation: Activation = "relu",
+        use_bias: bool = True,
+        recurrent_initializer: Initializer = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(arguments(locals()), **kwargs)
 
-    def initializer(self, name, role):
+    def initializer(self, name: str, role: str) -> Initializer:
         if role == "recurrent" and self.recurrent_initializer is None:
             return keras.initializers.RandomUniform(0.0, 1.0)
         return super().initializer(name, role)

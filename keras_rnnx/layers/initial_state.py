@@ -1,8 +1,14 @@
 """Initial states that are learned: one for all sequences, or one for each key."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Initializer
+from keras_rnnx.annotations import Regularizer
+from keras_rnnx.annotations import States
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.layers import checks
 from keras_rnnx.layers.shapes import map_sizes
 
@@ -46,7 +52,14 @@ class InitialState(keras.layers.Layer):
     [(10, 4), (10, 4)]
     """
 
-    def __init__(self, state_size, num_keys=None, initializer="zeros", regularizer=None, **kwargs):
+    def __init__(
+        self,
+        state_size: int | tuple[int, ...] | list[Any] | dict[str, Any],
+        num_keys: int | None = None,
+        initializer: Initializer = "zeros",
+        regularizer: Regularizer = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.state_size = state_size
         self.num_keys = num_keys
@@ -75,7 +88,7 @@ class InitialState(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> States:
         inputs = tf.convert_to_tensor(inputs)
         if self.num_keys is None:
             keys = tf.zeros(tf.shape(inputs)[:1], tf.int32)

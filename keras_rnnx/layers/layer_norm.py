@@ -1,7 +1,15 @@
 """LSTM, GRU and SimpleRNN with layer normalization."""
 
+from collections.abc import Sequence
+from typing import Any
+from typing import Literal
+
 import keras
 
+from keras_rnnx.annotations import Activation
+from keras_rnnx.annotations import Initializer
+from keras_rnnx.cells import Around
+from keras_rnnx.cells import CellSpec
 from keras_rnnx.cells import LayerNormGRUSpec
 from keras_rnnx.cells import LayerNormLSTMSpec
 from keras_rnnx.cells import LayerNormSimpleSpec
@@ -15,9 +23,10 @@ from keras_rnnx.layers.named import NamedRNN
 class NormalizedCell(Cell):
     """Base: reads `normalize` as a tuple."""
 
-    parts = ("input", "recurrent")
+    normalize: str | Sequence[str]  # as it was given, then a tuple
+    parts: tuple[str, ...] = ("input", "recurrent")
 
-    def make_spec(self):
+    def make_spec(self) -> CellSpec | Around:
         given = (self.normalize,) if isinstance(self.normalize, str) else tuple(self.normalize)
         for part in given:
             checks.one_of("normalize", part, self.parts)
@@ -70,23 +79,23 @@ class LayerNormLSTMCell(NormalizedCell):
 
     def __init__(
         self,
-        units,
-        activation="tanh",
-        recurrent_activation="sigmoid",
-        use_bias=True,
-        unit_forget_bias=True,
-        normalize=("input", "recurrent", "cell"),
-        epsilon=1e-5,
-        carry="raw",
-        **kwargs,
-    ):
+        units: int,
+        activation: Activation = "tanh",
+        recurrent_activation: Activation = "sigmoid",
+        use_bias: bool = True,
+        unit_forget_bias: bool = True,
+        normalize: str | Sequence[str] = ("input", "recurrent", "cell"),
+        epsilon: float = 1e-5,
+        carry: Literal["raw", "normalized"] = "raw",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(arguments(locals()), **kwargs)
 
-    def make_spec(self):
+    def make_spec(self) -> CellSpec | Around:
         checks.one_of("carry", self.carry, ("raw", "normalized"))
         return super().make_spec()
 
-    def initializer(self, name, role):
+    def initializer(self, name: str, role: str) -> Initializer:
         if name == "bias" and self.unit_forget_bias:
             return forget_bias(self)
         if name == "cell_shift":
@@ -152,14 +161,14 @@ class LayerNormGRUCell(NormalizedCell):
 
     def __init__(
         self,
-        units,
-        activation="tanh",
-        recurrent_activation="sigmoid",
-        use_bias=True,
-        normalize=("input", "recurrent"),
-        epsilon=1e-5,
-        **kwargs,
-    ):
+        units: int,
+        activation: Activation = "tanh",
+        recurrent_activation: Activation = "sigmoid",
+        use_bias: bool = True,
+        normalize: str | Sequence[str] = ("input", "recurrent"),
+        epsilon: float = 1e-5,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(arguments(locals()), **kwargs)
 
 
@@ -216,7 +225,14 @@ class LayerNormSimpleRNNCell(Cell):
 
     spec_class = LayerNormSimpleSpec
 
-    def __init__(self, units, activation="tanh", use_bias=True, epsilon=1e-5, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        activation: Activation = "tanh",
+        use_bias: bool = True,
+        epsilon: float = 1e-5,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(arguments(locals()), **kwargs)
 
 

@@ -1,7 +1,10 @@
 """minGRU, minLSTM and RG-LRU: linear recurrences, as cells with their weights, and as layers."""
 
+from typing import Any
+
 import keras
 
+from keras_rnnx.annotations import Initializer
 from keras_rnnx.cells import MinGRUSpec
 from keras_rnnx.cells import MinLSTMSpec
 from keras_rnnx.cells import RGLRUSpec
@@ -42,7 +45,7 @@ class MinGRUCell(Cell):
 
     spec_class = MinGRUSpec
 
-    def __init__(self, units, use_bias=True, **kwargs):
+    def __init__(self, units: int, use_bias: bool = True, **kwargs: Any) -> None:
         super().__init__(arguments(locals()), **kwargs)
 
 
@@ -97,7 +100,7 @@ class MinLSTMCell(Cell):
 
     spec_class = MinLSTMSpec
 
-    def __init__(self, units, use_bias=True, **kwargs):
+    def __init__(self, units: int, use_bias: bool = True, **kwargs: Any) -> None:
         super().__init__(arguments(locals()), **kwargs)
 
 
@@ -158,10 +161,10 @@ class RGLRUCell(Cell):
 
     spec_class = RGLRUSpec
 
-    def __init__(self, units, use_bias=True, c=8.0, **kwargs):
+    def __init__(self, units: int, use_bias: bool = True, c: float = 8.0, **kwargs: Any) -> None:
         super().__init__(arguments(locals()), **kwargs)
 
-    def initializer(self, name, role):
+    def initializer(self, name: str, role: str) -> Initializer:
         if name != "decay":
             return super().initializer(name, role)
 

@@ -1,8 +1,18 @@
 """LSTM: the cell with its weights, and the layer."""
 
+from typing import Any
+from typing import Literal
+
 import keras
 
+from keras_rnnx.annotations import Activation
+from keras_rnnx.annotations import Constraint
+from keras_rnnx.annotations import Initializer
+from keras_rnnx.annotations import Regularizer
+from keras_rnnx.cells import Around
+from keras_rnnx.cells import CellSpec
 from keras_rnnx.cells import LSTMSpec
+from keras_rnnx.engine import Backward
 from keras_rnnx.layers import checks
 from keras_rnnx.layers.cell import Cell
 from keras_rnnx.layers.cell import arguments
@@ -80,33 +90,33 @@ class LSTMCell(Cell):
 
     def __init__(
         self,
-        units,
-        activation="tanh",
-        recurrent_activation="sigmoid",
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        recurrent_initializer="orthogonal",
-        bias_initializer="zeros",
-        unit_forget_bias=True,
-        kernel_regularizer=None,
-        recurrent_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        recurrent_constraint=None,
-        bias_constraint=None,
-        dropout=0.0,
-        recurrent_dropout=0.0,
-        seed=None,
-        projection_units=None,
-        peephole=False,
-        coupled=False,
-        cell_clip=None,
-        projection_clip=None,
-        **kwargs,
-    ):
+        units: int,
+        activation: Activation = "tanh",
+        recurrent_activation: Activation = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "orthogonal",
+        bias_initializer: Initializer = "zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        projection_units: int | None = None,
+        peephole: bool = False,
+        coupled: bool = False,
+        cell_clip: float | None = None,
+        projection_clip: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(arguments(locals()), **kwargs)
 
-    def make_spec(self):
+    def make_spec(self) -> CellSpec | Around:
         if self.projection_units is not None:
             checks.positive("projection_units", self.projection_units)
         checks.limit("cell_clip", self.cell_clip)
@@ -118,7 +128,7 @@ class LSTMCell(Cell):
             )
         return super().make_spec()
 
-    def initializer(self, name, role):
+    def initializer(self, name: str, role: str) -> Initializer:
         if name == "bias" and self.unit_forget_bias and not self.coupled:
             return forget_bias(self)
         return super().initializer(name, role)
@@ -192,41 +202,41 @@ class LSTM(NamedRNN):
 
     def __init__(
         self,
-        units,
-        activation="tanh",
-        recurrent_activation="sigmoid",
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        recurrent_initializer="orthogonal",
-        bias_initializer="zeros",
-        unit_forget_bias=True,
-        kernel_regularizer=None,
-        recurrent_regularizer=None,
-        bias_regularizer=None,
-        activity_regularizer=None,
-        kernel_constraint=None,
-        recurrent_constraint=None,
-        bias_constraint=None,
-        dropout=0.0,
-        recurrent_dropout=0.0,
-        seed=None,
-        return_sequences=False,
-        return_state=False,
-        go_backwards=False,
-        stateful=False,
-        unroll=False,
-        use_cudnn="auto",
-        zero_output_for_mask=False,
-        jit_compile="auto",
-        backward="full",
-        batch_parts=2,
-        return_ragged=False,
-        save_states=False,
-        projection_units=None,
-        peephole=False,
-        coupled=False,
-        cell_clip=None,
-        projection_clip=None,
-        **kwargs,
-    ):
+        units: int,
+        activation: Activation = "tanh",
+        recurrent_activation: Activation = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "glorot_uniform",
+        recurrent_initializer: Initializer = "orthogonal",
+        bias_initializer: Initializer = "zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer: Regularizer = None,
+        recurrent_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        activity_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        recurrent_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool | Literal["any_batch"] = False,
+        unroll: bool = False,
+        use_cudnn: bool | Literal["auto"] = "auto",
+        zero_output_for_mask: bool = False,
+        jit_compile: bool | Literal["auto"] = "auto",
+        backward: Literal["full", "autodiff"] | Backward = "full",
+        batch_parts: int = 2,
+        return_ragged: bool = False,
+        save_states: bool = False,
+        projection_units: int | None = None,
+        peephole: bool = False,
+        coupled: bool = False,
+        cell_clip: float | None = None,
+        projection_clip: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**arguments(locals()), **kwargs)

@@ -1,10 +1,12 @@
 """Layers whose cell is made from their own arguments: the base of LSTM, GRU and SimpleRNN."""
 
 import inspect
+from typing import Any
 
 from keras_rnnx import engine
 from keras_rnnx.layers import checks
 from keras_rnnx.layers.cell import COMMON
+from keras_rnnx.layers.cell import Cell
 from keras_rnnx.layers.cell import write
 from keras_rnnx.layers.rnn import OPTIONS
 from keras_rnnx.layers.rnn import RNN
@@ -17,8 +19,8 @@ class NamedRNN(RNN):
     the layer.
     """
 
-    cell_class = None
-    cell_name = None
+    cell_class: type[Cell]
+    cell_name: str | None = None
 
     def __init_subclass__(cls):
         super().__init_subclass__()
@@ -27,7 +29,7 @@ class NamedRNN(RNN):
         for name in cell_arguments(cls):
             setattr(cls, name, property(lambda self, name=name: getattr(self.cell, name)))
 
-    def __init__(self, units, **given):
+    def __init__(self, units: int, **given: Any) -> None:
         given["units"] = units
         of_cell = {n: given.pop(n) for n in cell_arguments(self) if n in given}
         cell = self.cell_class(

@@ -1,5 +1,7 @@
 """NAS: the cell with its weights, and the layer."""
 
+from typing import Any
+
 import keras
 
 from keras_rnnx.cells import NASSpec
@@ -43,7 +45,9 @@ class NASCell(Cell):
 
     spec_class = NASSpec
 
-    def __init__(self, units, use_bias=False, projection_units=None, **kwargs):
+    def __init__(
+        self, units: int, use_bias: bool = False, projection_units: int | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(arguments(locals()), **kwargs)
 
 

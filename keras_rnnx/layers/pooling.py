@@ -1,26 +1,29 @@
 """Pooling over time: one vector for each sequence, from its real steps only."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from keras_rnnx import engine
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.layers import checks
 
 
 class OverTime(keras.layers.Layer):
     """Base: from `[B, T, F]` to `[B, F]`. A subclass says how, in `pool(x, real)`."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def __call__(self, sequences, *args, **kwargs):
+    def __call__(self, sequences: Tensor, *args: Any, **kwargs: Any) -> Any:
         shape = getattr(sequences, "shape", None)
         if shape is not None and getattr(shape, "rank", 3) is not None:
             checks.sequences(self, tuple(shape))
         return super().__call__(sequences, *args, **kwargs)
 
-    def call(self, sequences, mask=None):
+    def call(self, sequences: Tensor, mask: Tensor | None = None) -> Any:
         x = tf.cast(sequences, self.compute_dtype)
         if mask is None:
             real = tf.ones(tf.shape(x)[:2], tf.bool)
@@ -30,7 +33,7 @@ class OverTime(keras.layers.Layer):
             x = engine.zero_padding(x, real)
         return self.pool(x, real)
 
-    def pool(self, x, real):
+    def pool(self, x: Tensor, real: Tensor) -> Tensor:
         """`[B, F]` from `x [B, T, F]`, whose padding is 0, and `real [B, T]` booleans."""
         raise NotImplementedError
 
@@ -78,7 +81,7 @@ class MeanOverTime(OverTime):
     array([[2.]], dtype=float32)
     """
 
-    def pool(self, x, real):
+    def pool(self, x: Tensor, real: Tensor) -> Tensor:
         wide = _wide(x)
         count = tf.reduce_sum(tf.cast(real, wide.dtype), axis=1)
         mean = tf.math.divide_no_nan(tf.reduce_sum(wide, axis=1), count[:, None])
@@ -119,7 +122,7 @@ class MaxOverTime(OverTime):
     array([[-1.]], dtype=float32)
     """
 
-    def pool(self, x, real):
+    def pool(self, x: Tensor, real: Tensor) -> Tensor:
         least = tf.constant(-float("inf"), x.dtype)
         top = tf.reduce_max(tf.where(real[..., None], x, least), axis=1)
         return engine.select(tf.reduce_any(real, axis=1), top, tf.zeros_like(top))
@@ -159,7 +162,7 @@ class LastOverTime(OverTime):
     array([[3.]], dtype=float32)
     """
 
-    def pool(self, x, real):
+    def pool(self, x: Tensor, real: Tensor) -> Tensor:
         return engine.last_real(x, real)
 
 
@@ -207,7 +210,7 @@ class AttentionOverTime(OverTime):
     (TensorShape([2, 3]), TensorShape([2, 5]))
     """
 
-    def __init__(self, units, return_weights=False, **kwargs):
+    def __init__(self, units: int, return_weights: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         checks.positive("units", units)
         self.units = units
@@ -220,7 +223,7 @@ class AttentionOverTime(OverTime):
         self.bias = self.add_weight((self.units,), "zeros", name="bias")
         self.context = self.add_weight((self.units,), "glorot_uniform", name="context")
 
-    def pool(self, x, real):
+    def pool(self, x: Tensor, real: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         hidden = _wide(tf.matmul(x, tf.cast(self.kernel, x.dtype)))
         hidden = tf.tanh(hidden + tf.cast(self.bias, hidden.dtype))
         score = tf.reduce_sum(hidden * tf.cast(self.context, hidden.dtype), axis=-1)

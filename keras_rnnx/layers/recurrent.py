@@ -1,10 +1,13 @@
 """What Keras asks of a recurrent layer about shapes and states; how it runs is in `layers.rnn`."""
 
 import inspect
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import States
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.layers import checks
 from keras_rnnx.layers.base import SequenceLayer
 from keras_rnnx.layers.cell import Cell
@@ -23,7 +26,7 @@ class Recurrent(SequenceLayer):
     # -- shapes ----------------------------------------------------------------------------
 
     @property
-    def cells(self):
+    def cells(self) -> list[Any]:
         """The cells from bottom to top; one for most layers."""
         return list(self.cell.cells) if self._is_stack else [self.cell]
 
@@ -32,23 +35,23 @@ class Recurrent(SequenceLayer):
         return type(self.cell) is keras.layers.StackedRNNCells
 
     @property
-    def foreign_cells(self):
+    def foreign_cells(self) -> list[Any]:
         """Those of the cells that are not of this package."""
         return [cell for cell in self.cells if not isinstance(cell, Cell)]
 
     @property
-    def state_size(self):
+    def state_size(self) -> list[Any]:
         """Sizes of the states: a list, of lists for a list of cells."""
         size = self.cell.state_size
         return list(size) if isinstance(size, (list, tuple)) else [size]
 
     @property
-    def input_dim(self):
+    def input_dim(self) -> int | None:
         """Number of features the layer was built for, None before."""
         return getattr(self.cells[0], "input_dim", None)
 
     @property
-    def output_size(self):
+    def output_size(self) -> Any:
         """Size of an output, of lists where an output is one."""
         return output_size(self.cell)
 
@@ -93,19 +96,19 @@ class Recurrent(SequenceLayer):
 
     # -- states ----------------------------------------------------------------------------
 
-    def get_initial_state(self, batch_size):
+    def get_initial_state(self, batch_size: int | Tensor) -> list[States]:
         """Zeros, or what the cell's own `get_initial_state` says: a list of the states, with
         `batch_size` rows."""
         return cell_states(self.cell, batch_size)
 
-    def complete_states(self, states):
+    def complete_states(self, states: States) -> list[States]:
         """The states as a list, all of them where a cell may begin with a part of them."""
         if not self._is_stack:
             return _of_cell(self.cell, "complete_states", list(states), list(states))
         pairs = zip(self.cells, states)
         return [_of_cell(cell, "complete_states", own, own) for cell, own in pairs]
 
-    def sizes_to_start(self, states):
+    def sizes_to_start(self, states: States) -> list[Any]:
         """The sizes that these initial states should have, where a cell may begin with a part."""
         if not self._is_stack:
             states = list(states) if isinstance(states, (list, tuple)) else [states]
@@ -115,12 +118,12 @@ class Recurrent(SequenceLayer):
         pairs = zip(self.cells, states, self.state_size)
         return [_of_cell(cell, "sizes_to_start", own, sizes) for cell, own, sizes in pairs]
 
-    def initial_states(self, batch):
+    def initial_states(self, batch: int | Tensor) -> list[States]:
         """The states of `batch` rows before the first step, to start `step` with: `[B, U]` each."""
         return self.get_initial_state(batch)
 
     @property
-    def states(self):
+    def states(self) -> list[States] | None:
         """The variables of a stateful layer, as a list of states; None before it is built."""
         return self.kept.variables_tree if self.kept is not None else None
 
@@ -152,12 +155,12 @@ class Recurrent(SequenceLayer):
             shape=zeros.shape, dtype=zeros.dtype, initializer="zeros", trainable=False, name="state"
         )
 
-    def reset_state(self, states=None):
+    def reset_state(self, states: States | None = None) -> None:
         """Set the kept states of a stateful layer to zeros, or to `states`."""
         if self.kept is not None:
             self.kept.reset(states)
 
-    def reset_states(self, states=None):
+    def reset_states(self, states: States | None = None) -> None:
         """The name of Keras 2 for `reset_state`."""
         self.reset_state(states)
 

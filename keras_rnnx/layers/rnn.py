@@ -1,10 +1,16 @@
 """RNN: any cell, or a list of cells, over a sequence. Base of LSTM, GRU and SimpleRNN."""
 
+from typing import Any
+from typing import Literal
+
 import keras
 import tensorflow as tf
 
 from keras_rnnx import engine
+from keras_rnnx.annotations import States
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.cells import LinearSpec
+from keras_rnnx.engine import Backward
 from keras_rnnx.layers import checks
 from keras_rnnx.layers import lengths
 from keras_rnnx.layers.cell import Cell
@@ -90,20 +96,20 @@ class RNN(Recurrent):
 
     def __init__(
         self,
-        cell,
-        return_sequences=False,
-        return_state=False,
-        go_backwards=False,
-        stateful=False,
-        unroll=False,
-        zero_output_for_mask=False,
-        jit_compile="auto",
-        backward="full",
-        batch_parts=2,
-        return_ragged=False,
-        save_states=False,
-        **kwargs,
-    ):
+        cell: Any,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool | Literal["any_batch"] = False,
+        unroll: bool = False,
+        zero_output_for_mask: bool = False,
+        jit_compile: bool | Literal["auto"] = "auto",
+        backward: Literal["full", "autodiff"] | Backward = "full",
+        batch_parts: int = 2,
+        return_ragged: bool = False,
+        save_states: bool = False,
+        **kwargs: Any,
+    ) -> None:
         keras2_batch = _accept_keras2(kwargs)
         super().__init__(**kwargs)
         if isinstance(cell, (list, tuple)):
@@ -137,7 +143,7 @@ class RNN(Recurrent):
         self.kept = None
         self._keras2_batch = keras2_batch
 
-    def settle_jit(self):
+    def settle_jit(self) -> None:
         """Tell Keras whether it may compile a model with this layer."""
         # XLA gives a variable's shape once and for all, and has no cuDNN call for recurrent nets.
         may_use_cudnn = any(self.no_cudnn(c, t) is None for c in self.cells for t in (True, False))
@@ -145,7 +151,9 @@ class RNN(Recurrent):
 
     # -- call ------------------------------------------------------------------------------
 
-    def check_call(self, sequences, initial_state, mask):
+    def check_call(
+        self, sequences: Tensor, initial_state: States | None, mask: Tensor | None
+    ) -> None:
         shape = getattr(sequences, "shape", None)
         if shape is None or getattr(shape, "rank", 0) is None:
             return  # nothing to check it by
@@ -164,15 +172,15 @@ class RNN(Recurrent):
 
     def call(
         self,
-        sequences,
-        initial_state=None,
-        mask=None,
-        training=None,
-        sequence_length=None,
-        reset_mask=None,
-        constants=None,
-        constants_mask=None,
-    ):
+        sequences: Tensor,
+        initial_state: States | None = None,
+        mask: Tensor | None = None,
+        training: bool | None = None,
+        sequence_length: Tensor | None = None,
+        reset_mask: Tensor | None = None,
+        constants: Any = None,
+        constants_mask: Any = None,
+    ) -> Any:
         constants = with_masks(constants, constants_mask)
         lengths_given = sequence_length is not None or lengths.is_ragged(sequences)
         sequences, mask = lengths.with_mask(self, sequences, mask, sequence_length)
@@ -251,7 +259,9 @@ class RNN(Recurrent):
         return keras.tree.pack_sequence_as(fresh, flat)
 
     @tf.autograph.experimental.do_not_convert  # as Keras does for calls
-    def step(self, x, states, training=False, constants=None):
+    def step(
+        self, x: Tensor, states: States, training: bool | None = False, constants: Any = None
+    ) -> tuple[Tensor, list[States]]:
         """One step: `x [B, D]` and states `[B, U]` each give the output `[B, U]` and new states.
 
         Steps in a row, each with the states of the one before, are a call with the whole
@@ -266,7 +276,13 @@ class RNN(Recurrent):
         states = self.complete_states(states)
         return self._run(x, states, None, training, None, constants, last_only=True)
 
-    def plan(self, training=False, eager=False, cell=None, resets=False):
+    def plan(
+        self,
+        training: bool | None = False,
+        eager: bool = False,
+        cell: Any = None,
+        resets: bool = False,
+    ) -> engine.Plan:
         """How a call runs, and why: a `Plan` with `backend`, `saves` and `reasons`.
 
         Args:
@@ -295,7 +311,9 @@ class RNN(Recurrent):
             and any(isinstance(c.recurrence().regularized(training), LinearSpec) for c in cells),
         )
 
-    def no_cudnn(self, cell, training, eager=True, resets=False):
+    def no_cudnn(
+        self, cell: Any, training: bool | None, eager: bool = True, resets: bool = False
+    ) -> str | None:
         """Why cuDNN does not run this cell: None if it does, empty where nobody expects it."""
         use_cudnn = getattr(self, "use_cudnn", "auto")  # an option of LSTM and GRU
         if use_cudnn is False:

@@ -1,9 +1,15 @@
 """Stack: recurrent layers one above the other, as one layer."""
 
+from collections.abc import Sequence
+from typing import Any
+from typing import Literal
+
 import keras
 import tensorflow as tf
 
 from keras_rnnx import engine
+from keras_rnnx.annotations import States
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.layers import checks
 from keras_rnnx.layers import lengths
 from keras_rnnx.layers import one_call
@@ -79,18 +85,18 @@ class Stack(SequenceLayer):
 
     def __init__(
         self,
-        layers,
-        num_layers=None,
-        dropout=0.0,
-        dropout_mode="locked",
-        residual=False,
-        skip=False,
-        seed=None,
-        return_sequences=None,
-        return_state=None,
-        return_ragged=None,
-        **kwargs,
-    ):
+        layers: RNN | Bidirectional | Sequence[RNN | Bidirectional],
+        num_layers: int | None = None,
+        dropout: float = 0.0,
+        dropout_mode: Literal["locked", "step"] = "locked",
+        residual: bool = False,
+        skip: bool = False,
+        seed: int | None = None,
+        return_sequences: bool | None = None,
+        return_state: bool | None = None,
+        return_ragged: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         made_of_one = not isinstance(layers, (list, tuple))
         layers = _given(layers, num_layers)
         super().__init__(**{"dtype": layers[-1].dtype_policy, **kwargs})
@@ -160,11 +166,11 @@ class Stack(SequenceLayer):
     # -- states ----------------------------------------------------------------------------
 
     @property
-    def state_size(self):
+    def state_size(self) -> list[int]:
         """Sizes of the states of all layers, from bottom to top, as one flat list."""
         return [n for layer in self.layers for n in _state_sizes(layer)]
 
-    def get_initial_state(self, batch_size):
+    def get_initial_state(self, batch_size: int | Tensor) -> list[Tensor]:
         """Zeros for every layer: a list of the states, with `batch_size` rows."""
         return [
             state
@@ -173,7 +179,7 @@ class Stack(SequenceLayer):
             for state in keras.tree.flatten(inner.get_initial_state(batch_size))
         ]
 
-    def initial_states(self, batch):
+    def initial_states(self, batch: int | Tensor) -> list[Tensor]:
         """The states of `batch` rows before the first step, to start `step` with: `[B, U]` each."""
         for layer in self.layers:
             if isinstance(layer, Bidirectional):
@@ -182,17 +188,17 @@ class Stack(SequenceLayer):
         return self.get_initial_state(batch)
 
     @property
-    def states(self):
+    def states(self) -> list[Tensor] | None:
         """The kept states of all layers, if stateful and built."""
         kept = [layer.states for layer in self.layers]
         return None if None in kept else keras.tree.flatten(kept)
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Set the kept states of all layers to zeros."""
         for layer in self.layers:
             layer.reset_state()
 
-    def reset_states(self):
+    def reset_states(self) -> None:
         """The name of Keras 2 for `reset_state`."""
         self.reset_state()
 
@@ -200,13 +206,13 @@ class Stack(SequenceLayer):
 
     def call(
         self,
-        sequences,
-        initial_state=None,
-        mask=None,
-        training=None,
-        sequence_length=None,
-        reset_mask=None,
-    ):
+        sequences: Tensor,
+        initial_state: States | None = None,
+        mask: Tensor | None = None,
+        training: bool | None = None,
+        sequence_length: Tensor | None = None,
+        reset_mask: Tensor | None = None,
+    ) -> Any:
         lengths_given = sequence_length is not None or lengths.is_ragged(sequences)
         sequences, mask = lengths.with_mask(self, sequences, mask, sequence_length)
         if self.skip:
@@ -234,7 +240,9 @@ class Stack(SequenceLayer):
         return (output, *states) if self.return_state else output
 
     @tf.autograph.experimental.do_not_convert  # as Keras does for calls
-    def step(self, x, states, training=False):
+    def step(
+        self, x: Tensor, states: States, training: bool | None = False
+    ) -> tuple[Tensor, list[Tensor]]:
         """One step: `x [B, D]` and the states of all layers, as a flat list, give the output
         `[B, U]` and new states. Start with `initial_states(batch)`."""
         if not self.built:

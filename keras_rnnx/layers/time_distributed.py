@@ -2,10 +2,13 @@
 
 import functools
 import inspect
+from typing import Any
+from typing import Literal
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.layers import checks
 from keras_rnnx.layers.walk import everything
 
@@ -69,7 +72,9 @@ class TimeDistributed(keras.layers.Layer):
     TensorShape([2, 5, 6, 6, 4])
     """
 
-    def __init__(self, layer, fold="auto", **kwargs):
+    def __init__(
+        self, layer: keras.layers.Layer, fold: bool | Literal["auto"] = "auto", **kwargs: Any
+    ) -> None:
         if not isinstance(layer, keras.layers.Layer):
             raise ValueError(
                 f"TimeDistributed got {layer!r}, expected a Keras layer such as "
@@ -84,7 +89,7 @@ class TimeDistributed(keras.layers.Layer):
         self.output_count = 1  # set by the call
         self.supports_masking = True
 
-    def folds(self, training=False):
+    def folds(self, training: bool | None = False) -> bool:
         """Whether a call folds time into the batch."""
         return not mixes_samples(self.layer, training) if self.fold == "auto" else self.fold
 
@@ -182,7 +187,7 @@ class TimeDistributed(keras.layers.Layer):
 
     # -- call ------------------------------------------------------------------------------
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Any:
         inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
         flat = keras.tree.flatten(inputs)
         self._check_shapes([tuple(x.shape) for x in flat])

@@ -1,5 +1,7 @@
 """LSTM and GRU with variational dropout, by that name."""
 
+from typing import Any
+
 import keras
 
 from keras_rnnx.layers.gru import GRU
@@ -8,10 +10,17 @@ from keras_rnnx.layers.lstm import LSTM
 from keras_rnnx.layers.lstm import LSTMCell
 
 
-class Variational:
+class Variational(keras.layers.Layer):
     """Before a cell or layer: its rates of dropout are not 0 by default."""
 
-    def __init__(self, units, *args, dropout=0.25, recurrent_dropout=0.25, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        *args: Any,
+        dropout: float = 0.25,
+        recurrent_dropout: float = 0.25,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             units, *args, dropout=dropout, recurrent_dropout=recurrent_dropout, **kwargs
         )

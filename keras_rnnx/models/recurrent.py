@@ -1,7 +1,11 @@
 """LSTMClassifier and GRUModel: the two models that recurrent tutorials begin with."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 
+from keras_rnnx.annotations import Array
 from keras_rnnx.interop import from_torch
 from keras_rnnx.interop import torch_arrays
 from keras_rnnx.layers import GRU
@@ -12,17 +16,17 @@ from keras_rnnx.layers import Stack
 
 
 def LSTMClassifier(
-    vocabulary_size=None,
-    embedding_size=None,
-    units=None,
-    classes=None,
-    num_layers=2,
-    dropout=0.5,
-    padding_index=0,
-    bidirectional=True,
-    state_dict=None,
-    name="lstm_classifier",
-):
+    vocabulary_size: int | None = None,
+    embedding_size: int | None = None,
+    units: int | None = None,
+    classes: int | None = None,
+    num_layers: int = 2,
+    dropout: float = 0.5,
+    padding_index: int = 0,
+    bidirectional: bool = True,
+    state_dict: Mapping[str, Array] | None = None,
+    name: str = "lstm_classifier",
+) -> keras.Model:
     """Classes of texts: embedding, stacked bidirectional LSTM, its last states, a linear layer.
 
         x = dropout(embedding(ids))                     positions with padding_index are masked
@@ -55,7 +59,7 @@ def LSTMClassifier(
     >>> model(np.array([[5, 7, 2], [9, 0, 0]])).shape
     TensorShape([2, 3])
     """
-    sizes = {"vocabulary_size": vocabulary_size, "embedding_size": embedding_size}
+    sizes: dict[str, Any] = {"vocabulary_size": vocabulary_size, "embedding_size": embedding_size}
     sizes |= {"units": units, "classes": classes}
     found = None
     if state_dict is not None:
@@ -85,15 +89,15 @@ def LSTMClassifier(
 
 
 def GRUModel(
-    input_size=None,
-    units=None,
-    outputs=None,
-    num_layers=1,
-    dropout=0.0,
-    bidirectional=False,
-    state_dict=None,
-    name="gru_model",
-):
+    input_size: int | None = None,
+    units: int | None = None,
+    outputs: int | None = None,
+    num_layers: int = 1,
+    dropout: float = 0.0,
+    bidirectional: bool = False,
+    state_dict: Mapping[str, Array] | None = None,
+    name: str = "gru_model",
+) -> keras.Model:
     """Numbers from sequences of numbers: stacked GRU, its last output, a linear layer.
 
     Masks: the last output is that of the last real step, as `h_n` of PyTorch after

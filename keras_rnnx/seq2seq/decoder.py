@@ -1,10 +1,16 @@
 """From a memory to a target, token by token or frame by frame."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import States
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.layers import RNN
 from keras_rnnx.layers import Cell
+from keras_rnnx.seq2seq.in_graph import Step
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
@@ -51,14 +57,14 @@ class Decoder(keras.layers.Layer):
 
     def __init__(
         self,
-        cell,
-        vocabulary_size=None,
-        embedding_size=None,
-        features=None,
-        tie_embeddings=False,
-        dropout=0.0,
-        **kwargs,
-    ):
+        cell: keras.layers.Layer | Sequence[keras.layers.Layer],
+        vocabulary_size: int | None = None,
+        embedding_size: int | None = None,
+        features: int | None = None,
+        tie_embeddings: bool = False,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if (vocabulary_size is None) == (features is None):
             raise ValueError(
@@ -76,7 +82,7 @@ class Decoder(keras.layers.Layer):
             self.rnn = RNN(cell, return_sequences=True, name="rnn")
         self.vocabulary_size, self.embedding_size = vocabulary_size, embedding_size
         self.features, self.tie_embeddings, self.dropout = features, tie_embeddings, dropout
-        self.embedding = None
+        self.embedding: Any = None
         if vocabulary_size is not None:
             self.embedding = keras.layers.Embedding(
                 vocabulary_size, embedding_size, mask_zero=True, name="embedding"
@@ -88,12 +94,12 @@ class Decoder(keras.layers.Layer):
         self.supports_masking = True
 
     @property
-    def cells(self):
+    def cells(self) -> list[keras.layers.Layer]:
         """The cells from bottom to top."""
         return self.rnn.cells
 
     @property
-    def start_sizes(self):
+    def start_sizes(self) -> list[list[int]]:
         """Sizes of the states that a bridge gives, those of each cell, without an attention's."""
         inside = [getattr(cell, "cell", cell) for cell in self.cells]
         return [keras.tree.flatten(cell.state_size) for cell in inside]
@@ -112,7 +118,14 @@ class Decoder(keras.layers.Layer):
                 self.resize = keras.layers.Dense(self.embedding_size, use_bias=False, name="resize")
         self.built = True
 
-    def call(self, inputs, states=None, memory=None, memory_mask=None, training=None):
+    def call(
+        self,
+        inputs: Tensor,
+        states: Sequence[States] | None = None,
+        memory: Tensor | Sequence[Tensor] | None = None,
+        memory_mask: Tensor | Sequence[Tensor | None] | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         x = inputs if self.embedding is None else self.embedding(inputs)
         x = self.drop(x, training=training)
         if states is not None and not self.rnn._is_stack:
@@ -132,7 +145,11 @@ class Decoder(keras.layers.Layer):
     def compute_output_shape(self, inputs_shape, *shapes, **others):
         return (*inputs_shape[:2], self.vocabulary_size or self.features)
 
-    def constants(self, memory, memory_mask):
+    def constants(
+        self,
+        memory: Tensor | Sequence[Tensor] | None,
+        memory_mask: Tensor | Sequence[Tensor | None] | None,
+    ) -> dict[str, Any] | None:
         """The constants of the cells; None if none of them looks at a memory."""
         takes = any("memory" in getattr(c.spec, "constant_names", ()) for c in self._own_cells)
         if not takes:
@@ -145,7 +162,7 @@ class Decoder(keras.layers.Layer):
     def _own_cells(self):
         return [cell for cell in self.cells if isinstance(cell, Cell)]
 
-    def logits(self, outputs):
+    def logits(self, outputs: Tensor) -> Tensor:
         """Logits, or frames, from the outputs of the cells."""
         if not self.tie_embeddings:
             return self.output_layer(outputs)
@@ -157,7 +174,12 @@ class Decoder(keras.layers.Layer):
 
     # -- one step after the other ------------------------------------------------------------
 
-    def begin(self, states, memory=None, memory_mask=None):
+    def begin(
+        self,
+        states: Sequence[States],
+        memory: Tensor | Sequence[Tensor] | None = None,
+        memory_mask: Tensor | Sequence[Tensor | None] | None = None,
+    ) -> tuple[list[States], list[dict[str, Any]]]:
         """`(state, constants)` for `step`: all states, and what is made of the memory once."""
         constants = self.constants(memory, memory_mask) or {}
         found, ready = [], []
@@ -170,7 +192,9 @@ class Decoder(keras.layers.Layer):
             ready.append(made)
         return found, ready
 
-    def step(self, inputs, state, constants):
+    def step(
+        self, inputs: Tensor, state: Sequence[States], constants: Sequence[dict[str, Any]]
+    ) -> tuple[Any, ...]:
         """One step: ids `[N]`, or frames `[N, features]`, to logits, states and alignments.
 
         It is the step function of `keras_rnnx.seq2seq.beam_search`. `state` and `constants` are
@@ -178,7 +202,7 @@ class Decoder(keras.layers.Layer):
         """
         return self.steps()(inputs, state, constants)
 
-    def steps(self):
+    def steps(self) -> Step:
         """`step` as a function that makes what it can of the weights once, for a loop."""
         ready = [cell.ready() if isinstance(cell, Cell) else None for cell in self.cells]
 

@@ -1,7 +1,13 @@
 """From a source to a memory, and from an encoder's state to a decoder's."""
 
+from collections.abc import Sequence
+from typing import Any
+from typing import Literal
+
 import keras
 import tensorflow as tf
+
+from keras_rnnx.annotations import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
@@ -41,7 +47,14 @@ class Encoder(keras.layers.Layer):
     (TensorShape([2, 5, 16]), 2)
     """
 
-    def __init__(self, layer, vocabulary_size=None, embedding_size=None, dropout=0.0, **kwargs):
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        vocabulary_size: int | None = None,
+        embedding_size: int | None = None,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         for option in ("return_sequences", "return_state"):
             if not getattr(layer, option, True):
@@ -71,7 +84,7 @@ class Encoder(keras.layers.Layer):
             self.layer.built = True
         self.built = True
 
-    def call(self, source, training=None):
+    def call(self, source: Tensor, training: bool | None = None) -> tuple[Tensor, ...]:
         x = source if self.embedding is None else self.embedding(source)
         memory, *states = self.layer(self.drop(x, training=training), training=training)
         return self.drop(memory, training=training), *keras.tree.flatten(states)
@@ -128,14 +141,22 @@ class Bridge(keras.layers.Layer):
     TensorShape([2, 4])
     """
 
-    def __init__(self, mode="dense", **kwargs):
+    def __init__(
+        self, mode: Literal["dense", "mean", "copy", "zeros"] = "dense", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if mode not in ("dense", "mean", "copy", "zeros"):
             raise ValueError(f"mode is {mode!r}, expected 'dense', 'mean', 'copy' or 'zeros'.")
         self.mode = mode
-        self.dense = []
+        self.dense: list[keras.layers.Dense] = []
 
-    def start(self, sizes, memory, mask, states):
+    def start(
+        self,
+        sizes: Sequence[Sequence[int]],
+        memory: Tensor,
+        mask: Tensor | None,
+        states: Sequence[Tensor],
+    ) -> list[list[Tensor]]:
         """The states of each cell of a decoder: a list of lists, `sizes` being those of theirs."""
         if self.mode == "zeros":
             zeros = lambda size: tf.zeros([tf.shape(memory)[0], size], memory.dtype)
@@ -147,8 +168,8 @@ class Bridge(keras.layers.Layer):
                     f'Bridge("copy") got states of sizes {found} from the encoder, and the decoder '
                     f'has states of sizes {wanted}. Use "dense".'
                 )
-            states = iter(states)
-            return [[next(states) for _ in cell] for cell in sizes]
+            following = iter(states)
+            return [[next(following) for _ in cell] for cell in sizes]
         if self.mode == "dense" and states:
             seen = tf.concat([tf.cast(state, memory.dtype) for state in states], axis=-1)
         else:
@@ -157,8 +178,8 @@ class Bridge(keras.layers.Layer):
             self.dense = [
                 keras.layers.Dense(size, activation="tanh") for cell in sizes for size in cell
             ]
-        states = iter([dense(seen) for dense in self.dense])
-        return [[next(states) for _ in cell] for cell in sizes]
+        following = iter([dense(seen) for dense in self.dense])
+        return [[next(following) for _ in cell] for cell in sizes]
 
     def get_config(self):
         return {**super().get_config(), "mode": self.mode}

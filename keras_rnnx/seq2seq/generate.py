@@ -4,30 +4,35 @@ Axes: B batch, K samples for each, N = B * K rows of a step, V tokens, T longest
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.seq2seq import in_graph
+from keras_rnnx.seq2seq.in_graph import Step
 from keras_rnnx.seq2seq.rules import Rules
+from keras_rnnx.seq2seq.rules import TokenRules
 from keras_rnnx.seq2seq.rules import as_prefix
 from keras_rnnx.seq2seq.search import Decoded
 
 
 def greedy_search(
-    step,
-    state,
-    constants=(),
+    step: Step,
+    state: Any,
+    constants: Any = (),
     *,
-    start,
-    end,
-    max_length=50,
-    min_length=0,
-    no_repeat_ngram=0,
-    prefix=None,
-    constraint=None,
-    jit_compile=False,
-):
+    start: int | Tensor,
+    end: int,
+    max_length: int | Tensor = 50,
+    min_length: int = 0,
+    no_repeat_ngram: int = 0,
+    prefix: Tensor | None = None,
+    constraint: TokenRules = None,
+    jit_compile: bool = False,
+) -> Decoded:
     """The most probable token, again and again, until the end token.
 
     Args:
@@ -56,24 +61,24 @@ def greedy_search(
 
 
 def sample(
-    step,
-    state,
-    constants=(),
+    step: Step,
+    state: Any,
+    constants: Any = (),
     *,
-    start,
-    end,
-    num_samples=1,
-    temperature=1.0,
-    top_k=None,
-    top_p=None,
-    seed=None,
-    max_length=50,
-    min_length=0,
-    no_repeat_ngram=0,
-    prefix=None,
-    constraint=None,
-    jit_compile=False,
-):
+    start: int | Tensor,
+    end: int,
+    num_samples: int | Tensor = 1,
+    temperature: float | Tensor = 1.0,
+    top_k: int | Tensor | None = None,
+    top_p: float | Tensor | None = None,
+    seed: int | Sequence[int] | Tensor | None = None,
+    max_length: int | Tensor = 50,
+    min_length: int = 0,
+    no_repeat_ngram: int = 0,
+    prefix: Tensor | None = None,
+    constraint: TokenRules = None,
+    jit_compile: bool = False,
+) -> Decoded:
     """Sequences drawn token after token from what the model expects.
 
     Args:

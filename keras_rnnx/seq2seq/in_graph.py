@@ -5,12 +5,20 @@ Axes: as in `keras_rnnx.seq2seq.search`.
 
 import functools
 import weakref
+from collections.abc import Callable
+from typing import Any
+from typing import TypeAlias
 
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.engine import is_enclosed
 
-_functions = weakref.WeakKeyDictionary()  # of the owners of step functions
+# `(ids, state, constants) -> (logits, state)`, perhaps with alignments as a third result.
+Step: TypeAlias = Callable[[Tensor, Any, Any], tuple[Any, ...]]
+
+# Of the owners of step functions.
+_functions: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
 def call(search, step, fixed, inputs, jit_compile=False):

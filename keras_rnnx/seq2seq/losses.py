@@ -1,8 +1,11 @@
 """The loss of sequences of tokens."""
 
+from typing import Literal
+
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.replicas import mean_over_all
 
 
@@ -46,7 +49,13 @@ class SequenceLoss(keras.losses.Loss):
     1.3863
     """
 
-    def __init__(self, average="tokens", label_smoothing=0.0, padding=0, name="sequence_loss"):
+    def __init__(
+        self,
+        average: Literal["tokens", "sequences"] | None = "tokens",
+        label_smoothing: float = 0.0,
+        padding: int | None = 0,
+        name: str | None = "sequence_loss",
+    ) -> None:
         super().__init__(name=name)
         if average not in ("tokens", "sequences", None):
             raise ValueError(f'average is {average!r}, expected "tokens", "sequences" or None.')
@@ -54,7 +63,9 @@ class SequenceLoss(keras.losses.Loss):
             raise ValueError(f"label_smoothing is {label_smoothing}, expected 0 to 1.")
         self.average, self.label_smoothing, self.padding = average, label_smoothing, padding
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
         y, logits = tf.cast(y_true, tf.int32), tf.cast(y_pred, tf.float32)
         if logits.shape.rank != 3 or not y.shape.is_compatible_with(logits.shape[:2]):
             raise ValueError(
@@ -74,7 +85,7 @@ class SequenceLoss(keras.losses.Loss):
         count = tf.reduce_sum(real if self.average == "tokens" else per_row)
         return mean_over_all(total, count)
 
-    def per_token(self, y, logits):
+    def per_token(self, y: Tensor, logits: Tensor) -> Tensor:
         """The loss of each token, `[B, T]`, whether it is real or not."""
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits)
         if not self.label_smoothing:

@@ -1,24 +1,30 @@
 """Metrics of sequences: of tokens while a model trains, of whole sequences that it decoded."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
+
+from keras_rnnx.annotations import Dtype
+from keras_rnnx.annotations import Tensor
 
 
 class _Ratio(keras.metrics.Metric):
     """A total divided by a count, which add up over batches."""
 
-    def __init__(self, name, padding=0, dtype=None):
+    def __init__(self, name: str | None, padding: int = 0, dtype: Dtype | None = None) -> None:
         super().__init__(name=name, dtype=dtype)
         self.padding = padding
         self.total = self.add_variable(shape=(), initializer="zeros", name="total")
         self.count = self.add_variable(shape=(), initializer="zeros", name="count")
 
-    def add(self, total, count):
+    def add(self, total: Tensor, count: Tensor) -> None:
         """Add the sums of both to those of the batches before."""
         self.total.assign_add(tf.cast(tf.reduce_sum(total), self.total.dtype))
         self.count.assign_add(tf.cast(tf.reduce_sum(count), self.count.dtype))
 
-    def weights_of(self, y, sample_weight):
+    def weights_of(self, y: Tensor, sample_weight: Tensor | None) -> Tensor:
         """1 for real tokens `[B, T]`, times the weight of samples or tokens."""
         real = tf.cast(y != self.padding, tf.float32)
         if sample_weight is None:
@@ -26,7 +32,7 @@ class _Ratio(keras.metrics.Metric):
         weight = tf.cast(sample_weight, tf.float32)
         return real * (weight if weight.shape.rank == 2 else tf.reshape(weight, [-1, 1]))
 
-    def result(self):
+    def result(self) -> Tensor:
         return keras.ops.divide_no_nan(self.total, self.count)
 
     def get_config(self):
@@ -54,10 +60,14 @@ class TokenAccuracy(_Ratio):
     0.5
     """
 
-    def __init__(self, name="token_accuracy", padding=0, dtype=None):
+    def __init__(
+        self, name: str | None = "token_accuracy", padding: int = 0, dtype: Dtype | None = None
+    ) -> None:
         super().__init__(name, padding, dtype)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         y = tf.cast(y_true, tf.int32)
         weights = self.weights_of(y, sample_weight)
         right = tf.cast(y == tf.argmax(y_pred, axis=-1, output_type=tf.int32), tf.float32)
@@ -84,28 +94,34 @@ class Perplexity(_Ratio):
     4.0
     """
 
-    def __init__(self, name="perplexity", padding=0, dtype=None):
+    def __init__(
+        self, name: str | None = "perplexity", padding: int = 0, dtype: Dtype | None = None
+    ) -> None:
         super().__init__(name, padding, dtype)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         y = tf.cast(y_true, tf.int32)
         logits = tf.cast(y_pred, tf.float32)
         weights = self.weights_of(y, sample_weight)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits)
         self.add(losses * weights, weights)
 
-    def result(self):
+    def result(self) -> Tensor:
         return keras.ops.exp(super().result())
 
 
 class _OfDecoded(_Ratio):
     """Base of metrics of decoded ids and one or more references."""
 
-    def __init__(self, end, name, padding=0, dtype=None):
+    def __init__(
+        self, end: int, name: str | None, padding: int = 0, dtype: Dtype | None = None
+    ) -> None:
         super().__init__(name, padding, dtype)
         self.end = end
 
-    def distances(self, y_true, y_pred):
+    def distances(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
         """Edit distance and length of the closest reference of each sample, `[B]` each."""
         y, found = tf.cast(y_true, tf.int32), tf.cast(y_pred, tf.int32)
         y = y[:, None] if y.shape.rank == 2 else y
@@ -162,10 +178,18 @@ class ErrorRate(_OfDecoded):
     0.3333
     """
 
-    def __init__(self, end, name="error_rate", padding=0, dtype=None):
+    def __init__(
+        self,
+        end: int,
+        name: str | None = "error_rate",
+        padding: int = 0,
+        dtype: Dtype | None = None,
+    ) -> None:
         super().__init__(end, name, padding, dtype)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         distance, length = self.distances(y_true, y_pred)
         weight = 1.0 if sample_weight is None else tf.cast(sample_weight, tf.float32)
         self.add(distance * weight, length * weight)
@@ -187,10 +211,18 @@ class ExactMatch(_OfDecoded):
     0.5
     """
 
-    def __init__(self, end, name="exact_match", padding=0, dtype=None):
+    def __init__(
+        self,
+        end: int,
+        name: str | None = "exact_match",
+        padding: int = 0,
+        dtype: Dtype | None = None,
+    ) -> None:
         super().__init__(end, name, padding, dtype)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         distance, _ = self.distances(y_true, y_pred)
         weight = tf.ones_like(distance)
         if sample_weight is not None:
@@ -198,7 +230,7 @@ class ExactMatch(_OfDecoded):
         self.add(tf.cast(distance == 0, tf.float32) * weight, weight)
 
 
-def corpus_bleu(hypotheses, references):
+def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str | Sequence[str]]) -> float:
     """BLEU of a corpus, 0 to 100, by the package `sacrebleu` with its own tokenization.
 
     Papineni et al., "BLEU: a Method for Automatic Evaluation of Machine Translation", ACL 2002;
@@ -235,5 +267,5 @@ def corpus_bleu(hypotheses, references):
     rows = [[one] if isinstance(one, str) else list(one) for one in references]
     most = max(map(len, rows), default=0)
     # sacrebleu wants them the other way round, with None where a sample has fewer.
-    streams = [[row[k] if k < len(row) else None for row in rows] for k in range(most)]
+    streams: list[Any] = [[row[k] if k < len(row) else None for row in rows] for k in range(most)]
     return sacrebleu.corpus_bleu(hypotheses, streams).score

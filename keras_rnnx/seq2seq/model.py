@@ -1,14 +1,22 @@
 """Seq2Seq: an encoder, a bridge and a decoder as one Keras model."""
 
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import States
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.seq2seq import decoding as ways
 from keras_rnnx.seq2seq import in_graph
+from keras_rnnx.seq2seq.decoder import Decoder
 from keras_rnnx.seq2seq.encoder import Bridge
+from keras_rnnx.seq2seq.scheduled import ScheduledSampling
+from keras_rnnx.seq2seq.search import Decoded
 
 
 class Pair(NamedTuple):
@@ -84,16 +92,16 @@ class Seq2Seq(keras.Model):
 
     def __init__(
         self,
-        encoder,
-        decoder,
-        bridge=None,
-        start=None,
-        end=None,
-        decoding=None,
-        scheduled_sampling=None,
-        seed=None,
-        **kwargs,
-    ):
+        encoder: keras.layers.Layer,
+        decoder: Decoder,
+        bridge: Bridge | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        decoding: Mapping[str, Any] | None = None,
+        scheduled_sampling: ScheduledSampling | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.encoder, self.decoder = encoder, decoder
         self.bridge = Bridge() if bridge is None else bridge
@@ -108,7 +116,7 @@ class Seq2Seq(keras.Model):
         self._built_for = None
 
     @property
-    def decoding(self):
+    def decoding(self) -> dict[str, Any]:
         """A copy of the dict that says how the model decodes unless it is told otherwise."""
         return dict(self._decoding)
 
@@ -124,7 +132,7 @@ class Seq2Seq(keras.Model):
 
     # -- from a source to logits -------------------------------------------------------------
 
-    def encode(self, source, training=None):
+    def encode(self, source: Any, training: bool | None = None) -> Encoded:
         """The source as an `Encoded`."""
         found = self.encoder(source, training=training)
         if isinstance(found, dict):
@@ -139,14 +147,14 @@ class Seq2Seq(keras.Model):
         started = self.bridge.start(sizes, first(memory), first(mask), states)
         return Encoded(memory, mask, started)
 
-    def begin(self, source):
+    def begin(self, source: Any) -> tuple[Encoded, list[States], list[dict[str, Any]]]:
         """`(encoded, state, constants)`: what the decoder's `step` starts with, for inference."""
         if not self.decoder.built:
             self(source)
         encoded = self.encode(source, training=False)
         return encoded, *self.decoder.begin(encoded.states, encoded.memory, encoded.mask)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Tensor:
         if not isinstance(inputs, Pair):
             any_input = keras.tree.flatten(inputs)[0]
             first = self._first_inputs(tf.shape(any_input)[0])[:, None]
@@ -171,7 +179,7 @@ class Seq2Seq(keras.Model):
             return tf.zeros([batch, self.decoder.features], self.compute_dtype)
         return tf.fill([batch], tf.cast(self.start, tf.int32))
 
-    def teacher_inputs(self, targets):
+    def teacher_inputs(self, targets: Tensor) -> Tensor:
         """What the decoder gets where `targets` are to come: each one a step later."""
         targets = tf.convert_to_tensor(targets)
         if self.decoder.vocabulary_size is None:
@@ -203,7 +211,7 @@ class Seq2Seq(keras.Model):
 
     # -- decoding ----------------------------------------------------------------------------
 
-    def decode(self, source, **options):
+    def decode(self, source: Any, **options: Any) -> Decoded:
         """The best targets for a source, as a `Decoded`; in one loop of the graph.
 
         Args:
@@ -226,7 +234,7 @@ class Seq2Seq(keras.Model):
             self(keras.tree.map_structure(lambda a: a[:1], source))
         return source
 
-    def endpoints(self):
+    def endpoints(self) -> dict[str, tuple[Callable[..., dict[str, Tensor]], list[tf.TensorSpec]]]:
         """What `keras_rnnx.serving.export` offers: functions and the specs of what they take.
 
         Of a source of ids `[B, S]` or features `[B, S, D]`; its steps from `lengths [B]` on are
@@ -273,7 +281,7 @@ class Seq2Seq(keras.Model):
             found["decode"] = (ways.with_numbers(decode, 2), [*specs, *ways.NUMBERS])
         return found
 
-    def rollout(self, source, steps):
+    def rollout(self, source: Any, steps: int | Tensor) -> Tensor:
         """The frames `[B, steps, features]` of a decoder of numbers, each made from the last."""
         if self.decoder.vocabulary_size is not None:
             raise ValueError(f"{self.name} has a decoder of ids: use `decode`.")
@@ -293,7 +301,7 @@ class Seq2Seq(keras.Model):
         ids = tf.pad(found.ids, [[0, 0], [0, 0], [0, missing]], constant_values=self.end)
         return {"ids": ids, "lengths": found.lengths, "scores": found.scores}
 
-    def log_probability(self, source, targets):
+    def log_probability(self, source: Any, targets: Tensor) -> Tensor:
         """The log-probability `[B]` of targets `[B, T]`, padded with 0 after their end token."""
         targets = tf.cast(targets, tf.int32)
         logits = self(Pair(source, self.teacher_inputs(targets)), training=False)
@@ -301,7 +309,14 @@ class Seq2Seq(keras.Model):
         chosen = tf.gather(scores, targets, axis=2, batch_dims=2)
         return tf.reduce_sum(tf.where(targets != 0, chosen, 0.0), axis=1)
 
-    def evaluate_decoded(self, source, targets, metrics, batch_size=64, **options):
+    def evaluate_decoded(
+        self,
+        source: Any,
+        targets: Tensor,
+        metrics: Sequence[keras.metrics.Metric],
+        batch_size: int = 64,
+        **options: Any,
+    ) -> dict[str, float]:
         """Metrics of what is decoded: `{name: value}`, from the best hypothesis of each source.
 
         Args:

@@ -5,9 +5,19 @@ Axes: B batch, K hypotheses of a sample, V tokens of the vocabulary, T the longe
 
 import dataclasses
 import math
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import keras
 import tensorflow as tf
+
+from keras_rnnx.annotations import Tensor
+
+# `(scores, ids, t) -> scores`, see `BannedTokens`.
+TokenRule: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+TokenRules: TypeAlias = TokenRule | Sequence[TokenRule] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,12 +113,12 @@ class BannedTokens:
     [[0.0, -inf, 0.0]]
     """
 
-    tokens: tuple
+    tokens: Iterable[int]
 
     def __post_init__(self):
         object.__setattr__(self, "tokens", tuple(int(token) for token in self.tokens))
 
-    def __call__(self, scores, ids, t):
+    def __call__(self, scores: Tensor, ids: Tensor, t: int | Tensor) -> Tensor:
         banned = tf.reduce_any(tf.range(scores.shape[-1])[:, None] == self.tokens, axis=1)
         return tf.where(banned, -math.inf, scores)
 

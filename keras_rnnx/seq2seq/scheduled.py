@@ -2,11 +2,14 @@
 
 import dataclasses
 from typing import Any
+from typing import Literal
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.seq2seq import in_graph
+from keras_rnnx.seq2seq.in_graph import Step
 
 
 @keras.saving.register_keras_serializable(package="keras_rnnx")
@@ -26,12 +29,12 @@ class InverseSigmoidDecay(keras.optimizers.schedules.LearningRateSchedule):
     0.5
     """
 
-    def __init__(self, k):
+    def __init__(self, k: float) -> None:
         if k <= 1:
             raise ValueError(f"k is {k}, expected a number above 1.")
         self.k = k
 
-    def __call__(self, step):
+    def __call__(self, step: int | Tensor) -> Tensor:
         # Divided by the exponential, which may then go to 0 and not to infinity.
         small = tf.exp(-tf.cast(step, tf.float32) / self.k)
         return 1.0 / (1.0 + self.k * small)
@@ -66,8 +69,8 @@ class ScheduledSampling:
     0.25
     """
 
-    rate: Any
-    choice: str = "sample"
+    rate: float | keras.optimizers.schedules.LearningRateSchedule
+    choice: Literal["sample", "argmax"] = "sample"
 
     def __post_init__(self):
         if self.choice not in ("sample", "argmax"):
@@ -75,11 +78,19 @@ class ScheduledSampling:
         if not callable(self.rate) and not 0 <= self.rate <= 1:
             raise ValueError(f"rate is {self.rate}, expected 0 to 1, or a schedule.")
 
-    def at(self, iteration):
+    def at(self, iteration: int | Tensor) -> Tensor:
         """The rate at this iteration of the optimizer."""
         return tf.cast(self.rate(iteration) if callable(self.rate) else self.rate, tf.float32)
 
-    def mix(self, step, state, constants, inputs, rate, seed):
+    def mix(
+        self,
+        step: Step,
+        state: Any,
+        constants: Any,
+        inputs: Tensor,
+        rate: float | Tensor,
+        seed: Tensor,
+    ) -> Tensor:
         """The inputs `[B, T]` or `[B, T, features]`, some of them the decoder's own.
 
         step: the step function of a decoder, with its `state` and `constants` at the start. rate:

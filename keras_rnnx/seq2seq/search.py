@@ -10,8 +10,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.seq2seq import in_graph
+from keras_rnnx.seq2seq.in_graph import Step
 from keras_rnnx.seq2seq.rules import Rules
+from keras_rnnx.seq2seq.rules import TokenRules
 from keras_rnnx.seq2seq.rules import as_prefix
 
 
@@ -32,34 +35,34 @@ class Decoded(NamedTuple):
     ('ids', 'lengths', 'scores', 'alignments')
     """
 
-    ids: Any
-    lengths: Any
-    scores: Any
+    ids: Tensor
+    lengths: Tensor
+    scores: Tensor
     alignments: Any
 
-    def named(self):
+    def named(self) -> dict[str, Tensor]:
         """As a dict, without alignments where there are none or several."""
         return {name: a for name, a in self._asdict().items() if tf.is_tensor(a)}
 
 
 def beam_search(
-    step,
-    state,
-    constants=(),
+    step: Step,
+    state: Any,
+    constants: Any = (),
     *,
-    start,
-    end,
-    beam_width=4,
-    max_length=50,
-    length_penalty=0.0,
-    coverage_penalty=0.0,
-    min_length=0,
-    no_repeat_ngram=0,
-    prefix=None,
-    constraint=None,
-    memory_mask=None,
-    jit_compile=False,
-):
+    start: int | Tensor,
+    end: int,
+    beam_width: int | Tensor = 4,
+    max_length: int | Tensor = 50,
+    length_penalty: float | Tensor = 0.0,
+    coverage_penalty: float | Tensor = 0.0,
+    min_length: int = 0,
+    no_repeat_ngram: int = 0,
+    prefix: Tensor | None = None,
+    constraint: TokenRules = None,
+    memory_mask: Tensor | None = None,
+    jit_compile: bool = False,
+) -> Decoded:
     """The most probable sequences of a model that is asked for one token after the other.
 
     Each step keeps the `beam_width` best hypotheses that go on; of those that end, the ones among

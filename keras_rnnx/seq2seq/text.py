@@ -1,13 +1,18 @@
 """Strings in and strings out: vocabularies around a Seq2Seq, and its export."""
 
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Path
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.seq2seq.decoding import NUMBERS
 from keras_rnnx.seq2seq.decoding import with_numbers
+from keras_rnnx.seq2seq.model import Seq2Seq
 from keras_rnnx.seq2seq.search import Decoded
 
 
@@ -25,7 +30,7 @@ class DecodedText(NamedTuple):
     ('texts', 'decoded')
     """
 
-    texts: Any
+    texts: Tensor
     decoded: Decoded
 
 
@@ -74,7 +79,14 @@ class Translator(keras.Model):
     TensorShape([1, 3])
     """
 
-    def __init__(self, model, source, target, separator=" ", **kwargs):
+    def __init__(
+        self,
+        model: Seq2Seq,
+        source: keras.layers.Layer,
+        target: keras.layers.Layer,
+        separator: str = " ",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.model, self.source, self.target, self.separator = model, source, target, separator
         if len(target.get_vocabulary()) > 2:  # one that is being loaded has only padding and UNK
@@ -96,19 +108,21 @@ class Translator(keras.Model):
             )
         return vocabulary
 
-    def pairs(self, sources, targets):
+    def pairs(
+        self, sources: Sequence[str] | Tensor, targets: Sequence[str] | Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Sources and targets for `model.fit`: ids `[B, S]` and `[B, T]`, with end tokens."""
         sources, targets = map(tf.convert_to_tensor, (sources, targets))
         return tf.cast(self.source(sources), tf.int32), self.with_end(self.target(targets))
 
-    def with_end(self, ids):
+    def with_end(self, ids: Tensor) -> Tensor:
         """Ids `[B, T]` with the end token after the last one: `[B, T + 1]`."""
         ids = tf.pad(tf.cast(ids, tf.int32), [[0, 0], [0, 1]])
         at = tf.range(tf.shape(ids)[1])
         length = tf.reduce_max(tf.where(ids != 0, at + 1, 0), axis=1, keepdims=True)
         return tf.where(at == length, self.model.end, ids)
 
-    def text_of(self, ids, lengths):
+    def text_of(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Strings `[...]` of ids `[..., T]`, of which the first `lengths` count."""
         vocabulary = tf.constant([*self._vocabulary(), "", ""])
         shape = tf.shape(lengths)
@@ -117,15 +131,15 @@ class Translator(keras.Model):
         words = tf.ragged.map_flat_values(lambda flat: tf.gather(vocabulary, flat), tokens)
         return tf.reshape(tf.strings.reduce_join(words, axis=-1, separator=self.separator), shape)
 
-    def decode(self, texts, **options):
+    def decode(self, texts: Sequence[str] | Tensor, **options: Any) -> DecodedText:
         """The K best targets of each text, a `DecodedText`. options: as of `Seq2Seq.decode`."""
         found = self.model.decode(self.source(tf.convert_to_tensor(texts)), **options)
         return DecodedText(self.text_of(found.ids, found.lengths), found)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return self.decode(inputs).texts[:, 0]
 
-    def export(self, path, verbose=True):
+    def export(self, path: Path, verbose: bool = True) -> None:
         """Write a SavedModel that takes strings: stock TensorFlow operations, and no file beside.
 
         Its signatures are the `endpoints`. `keras_rnnx.serving.export` writes the same for a
@@ -137,7 +151,7 @@ class Translator(keras.Model):
             archive.add_endpoint(name, function, input_signature=specs)
         archive.write_out(str(path), verbose=verbose)
 
-    def endpoints(self):
+    def endpoints(self) -> dict[str, tuple[Callable[..., dict[str, Tensor]], list[tf.TensorSpec]]]:
         """What an export answers, by name: functions and the specs of what they take.
 
         * serving_default: `text [B]` -> `text [B]` and `score [B]`, decoded as the model's

@@ -1,16 +1,19 @@
 """Whether an export will run on a server: read, replayed and compared."""
 
 import argparse
+import pathlib
 import pickle
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from keras_rnnx.annotations import Array
+from keras_rnnx.annotations import Path
 from keras_rnnx.serving import exporting
 from keras_rnnx.serving import graph as reading
 from keras_rnnx.serving import wire
@@ -39,7 +42,7 @@ class Fault(NamedTuple):
     sentence: str
 
 
-def check(directory, verbose=True):
+def check(directory: Path, verbose: bool = True) -> list[Fault]:
     """What a server would stumble over in an export: a list of `Fault`, empty where all is well.
 
     The graph is read: operations without a kernel for CPUs, functions that must be compiled by XLA,
@@ -69,7 +72,7 @@ def check(directory, verbose=True):
     >>> check(folder, verbose=False)
     []
     """
-    version = _version(Path(directory))
+    version = _version(pathlib.Path(directory))
     graph = reading.read(version)
     faults = [Fault(*one) for one in reading.faults(graph)]
     if not version.name.isdigit():
@@ -159,7 +162,9 @@ def _replay(version, requests, faults):
     return largest
 
 
-def ask(directory, inputs, signature="serving_default"):
+def ask(
+    directory: Path, inputs: Mapping[str, Array], signature: str = "serving_default"
+) -> dict[str, np.ndarray]:
     """What an export answers to one request in a clean process: `{output: array}`.
 
     The process loads it as TensorFlow Serving does and has neither Keras nor this package.
@@ -182,7 +187,7 @@ def ask(directory, inputs, signature="serving_default"):
     >>> ask(version, request)["output"].shape
     (2, 4)
     """
-    (found,) = answers(_version(Path(directory)), [(signature, inputs)])
+    (found,) = answers(_version(pathlib.Path(directory)), [(signature, inputs)])
     if isinstance(found, str):
         raise ValueError(f"The export refuses the request: {found}")
     return found
@@ -191,9 +196,9 @@ def ask(directory, inputs, signature="serving_default"):
 def answers(version, requests):
     """What a clean process answers, loaded as a server loads: dicts, or the texts of errors."""
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / name for name in ("requests", "answers")]
+        files = [pathlib.Path(folder) / name for name in ("requests", "answers")]
         files[0].write_bytes(pickle.dumps(requests))
-        script = Path(__file__).with_name("session.py")
+        script = pathlib.Path(__file__).with_name("session.py")
         command = [sys.executable, "-I", script, version, *files]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=folder)
         if done.returncode:

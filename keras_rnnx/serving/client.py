@@ -1,9 +1,12 @@
 """A client of a served model: whole requests, streams that keep their state, decoding."""
 
 import time
+from collections.abc import Mapping
+from typing import Self
 
 import numpy as np
 
+from keras_rnnx.annotations import Array
 from keras_rnnx.serving.transport import Grpc
 from keras_rnnx.serving.transport import Rest
 from keras_rnnx.serving.transport import Unavailable
@@ -39,33 +42,48 @@ class Client:
     nobody is there
     """
 
-    def __init__(self, address, model, version=None, timeout=30.0, retries=3):
+    def __init__(
+        self,
+        address: str,
+        model: str,
+        version: int | None = None,
+        timeout: float = 30.0,
+        retries: int = 3,
+    ) -> None:
         rest = address.startswith(("http://", "https://"))
         self.transport = (Rest if rest else Grpc)(address, model, version)
         self.timeout, self.retries = timeout, retries
 
-    def predict(self, inputs, signature="serving_default"):
+    def predict(
+        self, inputs: Mapping[str, Array], signature: str = "serving_default"
+    ) -> dict[str, np.ndarray]:
         """`{output: array}` for inputs `{input: array}`, all with the batch first.
 
         `signature` is one of those that a version answers.
         """
         inputs = {name: _array(value) for name, value in inputs.items()}
-        for k in range(self.retries + 1):
+        for k in range(self.retries):
             try:
                 return self.transport.predict(inputs, signature, self.timeout)
             except Unavailable:
-                if k == self.retries:
-                    raise
                 time.sleep(0.1 * 2**k)
+        return self.transport.predict(inputs, signature, self.timeout)
 
-    def stream(self, rows=1):
+    def stream(self, rows: int = 1) -> "Stream":
         """A `Stream` of as many sequences as `rows` side by side, at their beginning.
 
         `stream.feed(inputs)` answers a chunk and keeps the states, which are in `stream.states`.
         """
         return Stream(self, rows)
 
-    def decode(self, sources, beam_width=4, max_length=50, length_penalty=0.0, **more):
+    def decode(
+        self,
+        sources: Array | dict[str, Array],
+        beam_width: int | Array = 4,
+        max_length: int | Array = 50,
+        length_penalty: float | Array = 0.0,
+        **more: Array,
+    ) -> dict[str, np.ndarray]:
         """The best targets of sources: `{output: array}` of the signature decode.
 
         Args:
@@ -83,14 +101,14 @@ class Client:
         }
         return self.predict({**sources, **numbers, **more}, "decode")
 
-    def close(self):
+    def close(self) -> None:
         """Close the connection."""
         self.transport.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -101,11 +119,13 @@ class Stream:
     client. After an error they are those of before, and the chunk may be sent again.
     """
 
-    def __init__(self, client, rows):
+    def __init__(self, client: Client, rows: int) -> None:
         self.client, self.rows = client, rows
         self.states = client.predict({"rows": np.zeros([rows], np.int32)}, START)
 
-    def feed(self, chunk, lengths=None):
+    def feed(
+        self, chunk: Array | dict[str, Array], lengths: Array | None = None
+    ) -> dict[str, np.ndarray]:
         """`{output: array}` for a chunk `[B, T, ...]`, or a dict of them by the inputs' names.
 
         lengths: how many steps of each row are real; None for all. A model with several sequences

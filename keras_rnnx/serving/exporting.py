@@ -2,16 +2,19 @@
 
 import json
 import os
+import pathlib
 import platform
 import shutil
 import tempfile
-from pathlib import Path
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_rnnx import engine
+from keras_rnnx.annotations import Array
+from keras_rnnx.annotations import Path
 from keras_rnnx.layers import everything
 from keras_rnnx.serving import notes
 from keras_rnnx.serving import signatures as making
@@ -25,16 +28,16 @@ ABOUT = f"{EXTRA}/keras_rnnx.json"
 
 
 def export(
-    model,
-    directory,
-    signatures=None,
+    model: keras.Model,
+    directory: Path,
+    signatures: Sequence[making.Name] | None = None,
     *,
-    example=None,
-    preprocess=None,
-    version=None,
-    name=None,
-    verbose=True,
-):
+    example: Array | None = None,
+    preprocess: keras.layers.Layer | dict[str, keras.layers.Layer] | None = None,
+    version: int | None = None,
+    name: str | None = None,
+    verbose: bool = True,
+) -> pathlib.Path:
     """Write a model for TensorFlow Serving: `directory/version/`, complete or not at all.
 
     The version is written under a name that a server does not load, and renamed when it is whole;
@@ -86,13 +89,13 @@ def export(
     >>> path.name, sorted(p.name for p in path.iterdir())[:2]
     ('1', ['assets', 'assets.extra'])
     """
-    directory = Path(directory).resolve()
+    directory = pathlib.Path(directory).resolve()
     _check_stateless(model)
     version = _version(directory, version)
     made, left_out = making.make(model, signatures, example, preprocess)
     directory.mkdir(parents=True, exist_ok=True)
     # A server takes folders whose names are integers; this one is none until it is renamed.
-    unfinished = Path(tempfile.mkdtemp(prefix="unfinished_", dir=directory))
+    unfinished = pathlib.Path(tempfile.mkdtemp(prefix="unfinished_", dir=directory))
     try:
         functions = _write_graph(model, made, preprocess, unfinished)
         requests = [(key, one.example) for key, one in made.items()]

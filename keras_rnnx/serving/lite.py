@@ -1,15 +1,18 @@
 """LiteRT: models for small devices, of built-in operations only."""
 
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_rnnx.annotations import Array
+from keras_rnnx.annotations import Path
 from keras_rnnx.layers import Stream
 from keras_rnnx.serving import frozen
 from keras_rnnx.serving.inputs import Inputs
@@ -19,16 +22,16 @@ QUANTIZED = ("float32", "dynamic", "int8")
 
 
 def export_lite(
-    model,
-    path,
+    model: keras.Model,
+    path: Path,
     *,
-    steps=None,
-    batch=1,
-    quantize="float32",
-    calibration=None,
-    example=None,
-    verbose=True,
-):
+    steps: int | None = None,
+    batch: int = 1,
+    quantize: Literal["float32", "dynamic", "int8"] = "float32",
+    calibration: Array | None = None,
+    example: Array | None = None,
+    verbose: bool = True,
+) -> pathlib.Path:
     """Write a model for LiteRT (TensorFlow Lite), of built-in operations only: no Flex ops.
 
     With `steps` it takes whole sequences of that length. Without, it takes a single step, `[B, 1,
@@ -77,15 +80,15 @@ def export_lite(
     inputs = Inputs(model, example)
     small = _Small(inputs, batch, steps, unrolled=steps is None or quantize == "int8")
     function = frozen.traced(model, small.call, small.specs)
-    path = Path(path)
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
+    path = pathlib.Path(path)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
         frozen.save(function, folder / "saved")
         given = [str(folder / "saved"), str(folder / "out"), quantize]
         if calibration is not None:
             np.savez(folder / "rows.npz", **small.calibration(calibration))
             given.append(str(folder / "rows.npz"))
-        script = Path(__file__).with_name("convert.py")
+        script = pathlib.Path(__file__).with_name("convert.py")
         done = subprocess.run(
             [sys.executable, "-I", str(script), *given], capture_output=True, text=True
         )

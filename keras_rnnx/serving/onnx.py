@@ -1,13 +1,25 @@
 """ONNX: models for ONNX Runtime, with any batch and any time."""
 
 import os
-from pathlib import Path
+import pathlib
+from typing import Literal
 
+import keras
+
+from keras_rnnx.annotations import Array
+from keras_rnnx.annotations import Path
 from keras_rnnx.serving import frozen
 from keras_rnnx.serving import signatures as making
 
 
-def export_onnx(model, path, *, signature="serving_default", opset=17, example=None):
+def export_onnx(
+    model: keras.Model,
+    path: Path,
+    *,
+    signature: Literal["serving_default", "step"] = "serving_default",
+    opset: int = 17,
+    example: Array | None = None,
+) -> pathlib.Path:
     """Write a model as ONNX, with any number of rows and steps.
 
     Args:
@@ -54,7 +66,7 @@ def export_onnx(model, path, *, signature="serving_default", opset=17, example=N
 
     function = frozen.traced(model, call, one.specs)
     proto, _ = tf2onnx.convert.from_function(function, input_signature=one.specs, opset=opset)
-    path = Path(path)
+    path = pathlib.Path(path)
     part = path.with_name(f"unfinished_{path.name}")
     part.write_bytes(proto.SerializeToString())
     os.replace(part, path)

@@ -4,7 +4,17 @@ A document is a pair `(inputs [T, ...], targets [T, ...])`. `read(turn, number)`
 place `number` of pass `turn`, None behind the last.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterable
+from typing import Any
+from typing import TypeAlias
+
 import numpy as np
+
+from keras_rnnx.annotations import Array
+
+# What `TruncatedBPTT` takes. Anything with `len` and `[]`, too, for which there is no type.
+Documents: TypeAlias = Array | Iterable[Any] | Callable[[int], Iterable[Any]]
 
 
 def source(documents, targets, lanes, shuffle, seed):

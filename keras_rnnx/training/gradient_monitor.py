@@ -2,10 +2,13 @@
 
 import numbers
 import warnings
+from typing import Literal
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from keras_rnnx.annotations import Tensor
 from keras_rnnx.training import inside
 from keras_rnnx.training.findings import find
 from keras_rnnx.training.norms import Norms
@@ -70,7 +73,15 @@ class GradientMonitor(keras.callbacks.Callback):
     state_norm/lstm
     """
 
-    def __init__(self, x, y, every=100, explode=1e3, vanish=1e-7, on_nan="warn"):
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        every: int = 100,
+        explode: float = 1e3,
+        vanish: float = 1e-7,
+        on_nan: Literal["warn", "raise"] = "warn",
+    ) -> None:
         super().__init__()
         if isinstance(every, bool) or not isinstance(every, numbers.Integral) or every < 1:
             raise ValueError(f"GradientMonitor got every={every!r}, expected a positive integer.")
@@ -87,8 +98,8 @@ class GradientMonitor(keras.callbacks.Callback):
         self.explode = explode
         self.vanish = vanish
         self.on_nan = on_nan
-        self.history = {}
-        self.step_gradient_norms = {}
+        self.history: dict[str, list[float]] = {}
+        self.step_gradient_norms: dict[str, np.ndarray] = {}
 
     def on_train_begin(self, logs=None):
         self.history, self.step_gradient_norms = {}, {}

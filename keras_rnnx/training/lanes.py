@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class Batch:
     targets: np.ndarray
     weights: np.ndarray
     begins: np.ndarray
-    position: dict
+    position: dict[str, Any]
 
 
 class Lanes:

@@ -2,16 +2,23 @@
 
 import functools
 import numbers
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
+from typing import Literal
 
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Array
+from keras_rnnx.annotations import Path
 from keras_rnnx.training import documents as sources
 from keras_rnnx.training import inside
 from keras_rnnx.training.carry import Carry
 from keras_rnnx.training.carry import Legs
 from keras_rnnx.training.checkpoints import Checkpoints
 from keras_rnnx.training.lanes import Ahead
+from keras_rnnx.training.lanes import Batch
 from keras_rnnx.training.lanes import Lanes
 
 
@@ -70,8 +77,16 @@ class TruncatedBPTT:
     """
 
     def __init__(
-        self, documents, targets=None, *, batch_size, steps, shuffle=False, seed=0, padding=0
-    ):
+        self,
+        documents: sources.Documents,
+        targets: Array | Sequence[Array] | None = None,
+        *,
+        batch_size: int,
+        steps: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        padding: float = 0,
+    ) -> None:
         for name, value in (("batch_size", batch_size), ("steps", steps)):
             _positive(name, value)
         self.batch_size = batch_size
@@ -82,11 +97,11 @@ class TruncatedBPTT:
         self.source = sources.source(documents, targets, batch_size, shuffle, seed)
 
     @functools.cached_property
-    def steps_per_epoch(self):
+    def steps_per_epoch(self) -> int:
         """Batches that hold all documents once. It reads every document, for their lengths."""
         return -(-self.source.chunks(self.steps) // self.batch_size)
 
-    def batches(self):
+    def batches(self) -> Iterator[Batch]:
         """The batches from the first on, without end.
 
         Each has `inputs [B, T, ...]`, `targets`, `weights [B, T]` and `begins [B]`: the lanes in
@@ -98,16 +113,16 @@ class TruncatedBPTT:
 
     def fit(
         self,
-        model,
-        epochs=1,
-        steps_per_epoch=None,
-        checkpoint=None,
-        save_every=None,
-        keep=2,
-        callbacks=None,
-        verbose="auto",
-        **options,
-    ):
+        model: keras.Model,
+        epochs: int = 1,
+        steps_per_epoch: int | None = None,
+        checkpoint: Path | None = None,
+        save_every: int | None = None,
+        keep: int = 2,
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        verbose: int | Literal["auto"] = "auto",
+        **options: Any,
+    ) -> keras.callbacks.History:
         """Train a compiled model with `model.fit`; go on from a checkpoint if there is one.
 
         A process that was killed at any moment and is started again with the same arguments does
