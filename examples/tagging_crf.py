@@ -105,7 +105,8 @@ def build(rnn, head, names, vectorizers, how=None):
     spelled = keras.layers.Embedding(len(vectorizers["letters"].alphabet) + 2, 16, mask_zero=True)
     known = keras.layers.Embedding(vectorizers["words"].vocabulary_size(), 64, mask_zero=True)
     reader = rnn.Bidirectional(rnn.LSTM(16, **how))
-    h = [known(words), rnn.TimeDistributed(reader)(spelled(letters))]
+    # Keras' own TimeDistributed has no gradient where the number of words is not known.
+    h = [known(words), keras_rnnx.TimeDistributed(reader)(spelled(letters))]
     h = keras.layers.Dropout(0.5)(keras.layers.Concatenate()(h))
     h = rnn.Bidirectional(rnn.LSTM(64, return_sequences=True, **how))(h)
     h = keras.layers.Dropout(0.5)(h)
