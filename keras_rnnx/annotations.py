@@ -20,4 +20,4 @@ Activation: TypeAlias = str | Config | Callable[..., Any] | None
 Initializer: TypeAlias = str | Config | Callable[..., Any] | None
 Regularizer: TypeAlias = str | Config | Callable[..., Any] | None
 Constraint: TypeAlias = str | Config | Callable[..., Any] | None
-Path: TypeAlias = str | os.PathLike[str]
+PathLike: TypeAlias = str | os.PathLike[str]

@@ -1,12 +1,12 @@
 """Small pictures with short captions: emoji and their English names."""
 
-import pathlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from keras_rnnx.annotations import Path
+from keras_rnnx.annotations import PathLike
 from keras_rnnx.datasets import cmudict
 
 FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"  # where apt puts it
@@ -56,8 +56,8 @@ class EmojiCaptions(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, font: Path = FONT, **kwargs: Any) -> None:
-        self.font = pathlib.Path(font)
+    def __init__(self, *, font: PathLike = FONT, **kwargs: Any) -> None:
+        self.font = Path(font)
         super().__init__(**kwargs)
 
     def _info(self):
@@ -93,7 +93,8 @@ class EmojiCaptions(tfds.core.GeneratorBasedBuilder):
 def captions():
     """`{emoji: caption}` of all in the package `emoji`, in its order."""
     try:
-        from emoji import EMOJI_DATA, STATUS  # here: prepared files do not need it
+        from emoji import EMOJI_DATA  # here: prepared files do not need it
+        from emoji import STATUS  # here: prepared files do not need it
     except ModuleNotFoundError as error:
         if error.name != "emoji":
             raise
@@ -121,7 +122,10 @@ def caption(emoji, name):
 def drawn(path, emoji):
     """`(emoji, picture [SIZE, SIZE, 3])` of those that the font has."""
     try:
-        from PIL import Image, ImageDraw, ImageFont, features  # here: prepared files do not need it
+        from PIL import Image  # here: prepared files do not need it
+        from PIL import ImageDraw  # here: prepared files do not need it
+        from PIL import ImageFont  # here: prepared files do not need it
+        from PIL import features  # here: prepared files do not need it
     except ModuleNotFoundError as error:
         if error.name != "PIL":
             raise

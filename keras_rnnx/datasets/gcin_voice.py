@@ -1,13 +1,13 @@
 """Recorded Mandarin syllables of two speakers, from the Debian package `gcin-voice`."""
 
-import pathlib
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from keras_rnnx.annotations import Path
+from keras_rnnx.annotations import PathLike
 from keras_rnnx.datasets import cmudict
 
 FOLDER = "/usr/share/gcin-voice/ogg"  # where apt puts the recordings
@@ -51,8 +51,8 @@ class GcinVoice(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, folder: Path = FOLDER, **kwargs: Any) -> None:
-        self.folder = pathlib.Path(folder)
+    def __init__(self, *, folder: PathLike = FOLDER, **kwargs: Any) -> None:
+        self.folder = Path(folder)
         super().__init__(**kwargs)
 
     def _info(self):
@@ -91,7 +91,7 @@ class GcinVoice(tfds.core.GeneratorBasedBuilder):
 
 def recordings(folder):
     """The files `SYLLABLE/SPEAKER.ogg` of a folder, sorted by name."""
-    found = sorted(pathlib.Path(folder).glob("*/[0-9]*.ogg"))
+    found = sorted(Path(folder).glob("*/[0-9]*.ogg"))
     if not found:
         raise FileNotFoundError(
             f"The data set `gcin_voice` is read from the Debian package `gcin-voice`, and {folder} "

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_rnnx import layers
 from keras_rnnx.annotations import Array
-from keras_rnnx.annotations import Path
+from keras_rnnx.annotations import PathLike
 from keras_rnnx.attention import AttentionCell
 from keras_rnnx.attention import BahdanauAttention
 from keras_rnnx.attention import LuongAttention
@@ -24,7 +24,7 @@ PEEPHOLES = [f"{gate}_gate_peephole_weights" for gate in ("input", "forget", "ou
 
 
 def from_tfa(
-    source: Mapping[str, Array] | Path,
+    source: Mapping[str, Array] | PathLike,
     mode: Literal["recursive", "parallel", "hard"] = "parallel",
     **options: Any,
 ) -> keras.layers.Layer:

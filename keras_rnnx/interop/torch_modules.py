@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_rnnx import layers
 from keras_rnnx.annotations import Array
-from keras_rnnx.annotations import Path
+from keras_rnnx.annotations import PathLike
 from keras_rnnx.cells import LAYOUTS
 from keras_rnnx.cells import places
 from keras_rnnx.interop.keras_layers import NoCounterpart
@@ -27,7 +27,7 @@ WEIGHT = re.compile(r"^(.*?)(weight|bias)_(ih|hh|hr)(?:_l(\d+))?(_reverse)?$")
 
 
 def from_torch(
-    source: "torch.nn.Module | Mapping[str, Array] | Path",
+    source: "torch.nn.Module | Mapping[str, Array] | PathLike",
     prefix: str = "",
     dropout: float = 0.0,
     return_sequences: bool = True,

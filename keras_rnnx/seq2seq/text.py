@@ -8,7 +8,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_rnnx.annotations import Path
+from keras_rnnx.annotations import PathLike
 from keras_rnnx.annotations import Tensor
 from keras_rnnx.seq2seq.decoding import NUMBERS
 from keras_rnnx.seq2seq.decoding import with_numbers
@@ -139,7 +139,7 @@ class Translator(keras.Model):
     def call(self, inputs: Tensor) -> Tensor:
         return self.decode(inputs).texts[:, 0]
 
-    def export(self, path: Path, verbose: bool = True) -> None:
+    def export(self, path: PathLike, verbose: bool = True) -> None:
         """Write a SavedModel that takes strings: stock TensorFlow operations, and no file beside.
 
         Its signatures are the `endpoints`. `keras_rnnx.serving.export` writes the same for a

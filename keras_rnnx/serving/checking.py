@@ -1,19 +1,19 @@
 """Whether an export will run on a server: read, replayed and compared."""
 
 import argparse
-import pathlib
 import pickle
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from keras_rnnx.annotations import Array
-from keras_rnnx.annotations import Path
+from keras_rnnx.annotations import PathLike
 from keras_rnnx.serving import exporting
 from keras_rnnx.serving import graph as reading
 from keras_rnnx.serving import wire
@@ -42,7 +42,7 @@ class Fault(NamedTuple):
     sentence: str
 
 
-def check(directory: Path, verbose: bool = True) -> list[Fault]:
+def check(directory: PathLike, verbose: bool = True) -> list[Fault]:
     """What a server would stumble over in an export: a list of `Fault`, empty where all is well.
 
     The graph is read: operations without a kernel for CPUs, functions that must be compiled by XLA,
@@ -72,7 +72,7 @@ def check(directory: Path, verbose: bool = True) -> list[Fault]:
     >>> check(folder, verbose=False)
     []
     """
-    version = _version(pathlib.Path(directory))
+    version = _version(Path(directory))
     graph = reading.read(version)
     faults = [Fault(*one) for one in reading.faults(graph)]
     if not version.name.isdigit():
@@ -163,7 +163,7 @@ def _replay(version, requests, faults):
 
 
 def ask(
-    directory: Path, inputs: Mapping[str, Array], signature: str = "serving_default"
+    directory: PathLike, inputs: Mapping[str, Array], signature: str = "serving_default"
 ) -> dict[str, np.ndarray]:
     """What an export answers to one request in a clean process: `{output: array}`.
 
@@ -187,7 +187,7 @@ def ask(
     >>> ask(version, request)["output"].shape
     (2, 4)
     """
-    (found,) = answers(_version(pathlib.Path(directory)), [(signature, inputs)])
+    (found,) = answers(_version(Path(directory)), [(signature, inputs)])
     if isinstance(found, str):
         raise ValueError(f"The export refuses the request: {found}")
     return found
@@ -196,9 +196,9 @@ def ask(
 def answers(version, requests):
     """What a clean process answers, loaded as a server loads: dicts, or the texts of errors."""
     with tempfile.TemporaryDirectory() as folder:
-        files = [pathlib.Path(folder) / name for name in ("requests", "answers")]
+        files = [Path(folder) / name for name in ("requests", "answers")]
         files[0].write_bytes(pickle.dumps(requests))
-        script = pathlib.Path(__file__).with_name("session.py")
+        script = Path(__file__).with_name("session.py")
         command = [sys.executable, "-I", script, version, *files]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=folder)
         if done.returncode:

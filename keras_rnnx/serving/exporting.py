@@ -2,11 +2,11 @@
 
 import json
 import os
-import pathlib
 import platform
 import shutil
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_rnnx import engine
 from keras_rnnx.annotations import Array
-from keras_rnnx.annotations import Path
+from keras_rnnx.annotations import PathLike
 from keras_rnnx.layers import everything
 from keras_rnnx.serving import notes
 from keras_rnnx.serving import signatures as making
@@ -29,15 +29,15 @@ ABOUT = f"{EXTRA}/keras_rnnx.json"
 
 def export(
     model: keras.Model,
-    directory: Path,
-    signatures: Sequence[making.Name] | None = None,
+    directory: PathLike,
+    signatures: Sequence[str] | None = None,
     *,
     example: Array | None = None,
     preprocess: keras.layers.Layer | dict[str, keras.layers.Layer] | None = None,
     version: int | None = None,
     name: str | None = None,
     verbose: bool = True,
-) -> pathlib.Path:
+) -> Path:
     """Write a model for TensorFlow Serving: `directory/version/`, complete or not at all.
 
     The version is written under a name that a server does not load, and renamed when it is whole;
@@ -89,13 +89,13 @@ def export(
     >>> path.name, sorted(p.name for p in path.iterdir())[:2]
     ('1', ['assets', 'assets.extra'])
     """
-    directory = pathlib.Path(directory).resolve()
+    directory = Path(directory).resolve()
     _check_stateless(model)
     version = _version(directory, version)
     made, left_out = making.make(model, signatures, example, preprocess)
     directory.mkdir(parents=True, exist_ok=True)
     # A server takes folders whose names are integers; this one is none until it is renamed.
-    unfinished = pathlib.Path(tempfile.mkdtemp(prefix="unfinished_", dir=directory))
+    unfinished = Path(tempfile.mkdtemp(prefix="unfinished_", dir=directory))
     try:
         functions = _write_graph(model, made, preprocess, unfinished)
         requests = [(key, one.example) for key, one in made.items()]

@@ -1,10 +1,10 @@
 """LiteRT: models for small devices, of built-in operations only."""
 
 import os
-import pathlib
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Literal
 
 import keras
@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rnnx.annotations import Array
-from keras_rnnx.annotations import Path
+from keras_rnnx.annotations import PathLike
 from keras_rnnx.layers import Stream
 from keras_rnnx.serving import frozen
 from keras_rnnx.serving.inputs import Inputs
@@ -23,7 +23,7 @@ QUANTIZED = ("float32", "dynamic", "int8")
 
 def export_lite(
     model: keras.Model,
-    path: Path,
+    path: PathLike,
     *,
     steps: int | None = None,
     batch: int = 1,
@@ -31,7 +31,7 @@ def export_lite(
     calibration: Array | None = None,
     example: Array | None = None,
     verbose: bool = True,
-) -> pathlib.Path:
+) -> Path:
     """Write a model for LiteRT (TensorFlow Lite), of built-in operations only: no Flex ops.
 
     With `steps` it takes whole sequences of that length. Without, it takes a single step, `[B, 1,
@@ -80,15 +80,15 @@ def export_lite(
     inputs = Inputs(model, example)
     small = _Small(inputs, batch, steps, unrolled=steps is None or quantize == "int8")
     function = frozen.traced(model, small.call, small.specs)
-    path = pathlib.Path(path)
+    path = Path(path)
     with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
+        folder = Path(name)
         frozen.save(function, folder / "saved")
         given = [str(folder / "saved"), str(folder / "out"), quantize]
         if calibration is not None:
             np.savez(folder / "rows.npz", **small.calibration(calibration))
             given.append(str(folder / "rows.npz"))
-        script = pathlib.Path(__file__).with_name("convert.py")
+        script = Path(__file__).with_name("convert.py")
         done = subprocess.run(
             [sys.executable, "-I", str(script), *given], capture_output=True, text=True
         )

@@ -1,25 +1,25 @@
 """ONNX: models for ONNX Runtime, with any batch and any time."""
 
 import os
-import pathlib
+from pathlib import Path
 from typing import Literal
 
 import keras
 
 from keras_rnnx.annotations import Array
-from keras_rnnx.annotations import Path
+from keras_rnnx.annotations import PathLike
 from keras_rnnx.serving import frozen
 from keras_rnnx.serving import signatures as making
 
 
 def export_onnx(
     model: keras.Model,
-    path: Path,
+    path: PathLike,
     *,
     signature: Literal["serving_default", "step"] = "serving_default",
     opset: int = 17,
     example: Array | None = None,
-) -> pathlib.Path:
+) -> Path:
     """Write a model as ONNX, with any number of rows and steps.
 
     Args:
@@ -66,7 +66,7 @@ def export_onnx(
 
     function = frozen.traced(model, call, one.specs)
     proto, _ = tf2onnx.convert.from_function(function, input_signature=one.specs, opset=opset)
-    path = pathlib.Path(path)
+    path = Path(path)
     part = path.with_name(f"unfinished_{path.name}")
     part.write_bytes(proto.SerializeToString())
     os.replace(part, path)

@@ -1,9 +1,7 @@
 """What an exported model answers: whole sequences, the next steps of a stream, decoding."""
 
 from collections.abc import Callable
-from typing import Literal
 from typing import NamedTuple
-from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -15,7 +13,6 @@ from keras_rnnx.serving.inputs import Inputs
 from keras_rnnx.serving.inputs import at_border
 from keras_rnnx.streaming import check_stepwise
 
-Name: TypeAlias = Literal["serving_default", "step", "initial_state", "decode"]
 NAMES = ("serving_default", "step", "initial_state", "decode")
 
 

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_rnnx.annotations import Array
-from keras_rnnx.annotations import Path
+from keras_rnnx.annotations import PathLike
 from keras_rnnx.training import documents as sources
 from keras_rnnx.training import inside
 from keras_rnnx.training.carry import Carry
@@ -116,7 +116,7 @@ class TruncatedBPTT:
         model: keras.Model,
         epochs: int = 1,
         steps_per_epoch: int | None = None,
-        checkpoint: Path | None = None,
+        checkpoint: PathLike | None = None,
         save_every: int | None = None,
         keep: int = 2,
         callbacks: Sequence[keras.callbacks.Callback] | None = None,
