@@ -59,7 +59,8 @@ def test_mypy_tells_a_user_what_is_wrong(tmp_path):
         "keras_rnnx.LSTM(5, unit=3)": "",  # **kwargs are Keras', who refuses it when it runs
         'keras_rnnx.Bidirectional(keras_rnnx.GRU(3), merge_mode="concat")': "",
         "keras_rnnx.GRU(5, return_sequences=1.5)": "bool",
-        "keras_rnnx.Truncated()": "",
+        "keras_rnnx.Truncated(20)": "",
+        "keras_rnnx.Truncated()": "steps",
     }
     file = tmp_path / "user.py"
     file.write_text("import keras_rnnx\n\n" + "\n".join(lines) + "\n")

@@ -130,6 +130,14 @@ def test_an_answer_that_is_missing(sound, tmp_path):
     assert of_kind(path) == {"answers"}
 
 
+def test_a_request_that_does_not_fit(sound):
+    x = np.ones((1, 2, 3), "float32")
+    with pytest.raises(ValueError, match=r"takes the inputs \['.*'\], got \['another'\]"):
+        serving.ask(sound, {"another": x})
+    with pytest.raises(ValueError, match=r"no signature 'other', only \[.*'serving_default'"):
+        serving.ask(sound, {"another": x}, "other")
+
+
 @pytest.mark.parametrize("kind", ["missing", "torn", "other inputs", "wrong width", "too many"])
 def test_warm_up_requests_at_fault(sound, tmp_path, kind):
     path = copied(sound, tmp_path)

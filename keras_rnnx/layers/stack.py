@@ -251,10 +251,7 @@ class Stack(SequenceLayer):
         for layer in self.layers:
             if isinstance(layer, Bidirectional):
                 layer.step()
-
-        def run(layer, x, states):
-            return layer.step(x, _nested(states, layer), training=training)
-
+        run = lambda layer, x, states: layer.step(x, _nested(states, layer), training=training)
         return self._through(tf.convert_to_tensor(x), self._by_layer(states), run, training)
 
     def _through(self, first, states, run, training):

@@ -31,13 +31,18 @@ def main(version, requests, answers):
         pickle.dump(found, file)
 
 
-def _answer(tf, session, loaded, signature, inputs):
+def _answer(tf, session, loaded, name, inputs):
+    signature = loaded.signature_def.get(name)
+    if signature is None:
+        there = sorted(one for one in loaded.signature_def if not one.startswith("__"))
+        return f"there is no signature {name!r}, only {there}."
+    if set(inputs) != set(signature.inputs):
+        return f"{name!r} takes the inputs {sorted(signature.inputs)}, got {sorted(inputs)}."
     try:
-        signature = loaded.signature_def[signature]
         feeds = {signature.inputs[name].name: value for name, value in inputs.items()}
         fetches = {name: info.name for name, info in signature.outputs.items()}
         return session.run(fetches, feeds)
-    except (KeyError, ValueError, tf.errors.OpError) as error:
+    except (ValueError, tf.errors.OpError) as error:
         # In one line: what went wrong often stands below where it went wrong.
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
