@@ -90,3 +90,22 @@ def run(step, state, constants, fixed, numbers, tokens, memory_mask):
     if method == "beam" and "coverage_penalty" in options:
         options["memory_mask"] = memory_mask
     return METHODS[method](step, state, constants, **options)
+
+
+def rollout(model, fixed, inputs):
+    """The frames of a model whose decoder gives numbers, each made from the last."""
+    encoded, state, constants = model.begin(inputs["source"])
+    first = model._first_inputs(tf.shape(encoded.states[0][0])[0])
+    T, step = inputs["steps"], model.decoder.steps()
+
+    def body(loop, state):
+        t, frame, frames = loop
+        frame, new, *_ = step(frame, state, constants)
+        return (t + 1, frame, frames.write(t, frame)), in_graph.as_shaped(new, state)
+
+    frames = tf.TensorArray(first.dtype, T, element_shape=[None, model.decoder.features])
+    carry = ((tf.constant(0), first, frames), state)
+    (_, _, frames), _ = tf.while_loop(
+        lambda loop, state: loop[0] < T, body, carry, shape_invariants=in_graph.invariants(carry)
+    )
+    return tf.transpose(frames.stack(), [1, 0, 2])

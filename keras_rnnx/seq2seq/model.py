@@ -288,7 +288,7 @@ class Seq2Seq(keras.Model):
         in_graph.check_count("steps", steps)
         source = self._as_source(source)
         steps = in_graph.positive("steps", steps)
-        return in_graph.call(_rollout, self, (), {"source": source, "steps": steps})
+        return in_graph.call(ways.rollout, self, (), {"source": source, "steps": steps})
 
     def predict_step(self, data):
         source, _, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -395,21 +395,3 @@ def _decode(model, fixed, inputs):
         tokens={"start": model._first_inputs(tf.shape(encoded.states[0][0])[0]), "end": model.end},
         memory_mask=mask,
     )
-
-
-def _rollout(model, fixed, inputs):
-    encoded, state, constants = model.begin(inputs["source"])
-    first = model._first_inputs(tf.shape(encoded.states[0][0])[0])
-    T, step = inputs["steps"], model.decoder.steps()
-
-    def body(loop, state):
-        t, frame, frames = loop
-        frame, new, *_ = step(frame, state, constants)
-        return (t + 1, frame, frames.write(t, frame)), in_graph.as_shaped(new, state)
-
-    frames = tf.TensorArray(first.dtype, T, element_shape=[None, model.decoder.features])
-    carry = ((tf.constant(0), first, frames), state)
-    (_, _, frames), _ = tf.while_loop(
-        lambda loop, state: loop[0] < T, body, carry, shape_invariants=in_graph.invariants(carry)
-    )
-    return tf.transpose(frames.stack(), [1, 0, 2])
