@@ -23,7 +23,7 @@ class SequenceLoss(keras.losses.Loss):
         average: `"tokens"`, the mean over the real tokens of the batch; `"sequences"`, the sum over
             the tokens of a sequence, and the mean of that over those with a real token; `None`, the
             sum over all.
-        label_smoothing: from 0 to 1.
+        label_smoothing: at least 0 and less than 1.
         padding: id of the targets that do not count, or None: all do.
         name: of the loss.
 
@@ -60,7 +60,7 @@ class SequenceLoss(keras.losses.Loss):
         if average not in ("tokens", "sequences", None):
             raise ValueError(f'average is {average!r}, expected "tokens", "sequences" or None.')
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {label_smoothing}, expected 0 to 1.")
+            raise ValueError(f"label_smoothing is {label_smoothing}, expected at least 0 and less than 1.")
         self.average, self.label_smoothing, self.padding = average, label_smoothing, padding
 
     def __call__(
