@@ -24,6 +24,7 @@ def found(example, layers, seed, out, seconds=None):
         "layers": layers,
         "seed": seed,
         "seconds": seconds or 30.0 + seed,
+        "cores": 2,
         "parameters": 1234,
         "metrics": {"error": error},
         "baselines": {"a guess: error": 50.04, "a guess: something else": 1},
@@ -62,7 +63,7 @@ def test_page(folder):
     reached = f"2.0 ± {deviation:.1f} | 12.0 ± {deviation:.1f}"
     line = f"error, % | {reached} | a guess 50.0 | 7.6 (somebody) |"
     assert f"| [toy](../examples/toy.py) | {line}\n" in text
-    assert "| some data | `a` (pip) | less | 1,234 | 32 ± 1 |\n" in text
+    assert "| some data | `a` (pip) | less | 1,234 | 32 ± 1 | 2 |\n" in text
     assert "2.0 (one seed)" in results.page(runs[1:2])
 
 
