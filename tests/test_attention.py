@@ -232,7 +232,7 @@ def check_oracle(case, layer=None):
 @pytest.mark.parametrize(
     "case", list(pairwise(OPTIONS)), ids=lambda case: "-".join(map(str, case.values()))
 )
-@pytest.mark.thin(2)
+@pytest.mark.thin(3)
 def test_oracle(case):
     tf.config.run_functions_eagerly(True)  # in half the time; graphs are for the tests below
     check_oracle(case)

@@ -141,7 +141,7 @@ MASKED = {
 
 
 @pytest.mark.parametrize("case", list(pairwise(MASKED)), ids=label)
-@pytest.mark.thin(3)
+@pytest.mark.thin(5)
 def test_masked_steps(case):
     check_masked(**case)
 

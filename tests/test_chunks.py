@@ -49,7 +49,7 @@ def outputs_and_gradients(way, layer, x, mask, states):
     [(name, "holes" if gives_zeros(name) else "none", (3, 4)) for name in CAUSAL]
     + [(name, "none", (1,) * T) for name in ("simple", "lstm", "gru", "gru_before")],
 )
-@pytest.mark.thin(3)
+@pytest.mark.thin(5)
 def test_pieces_with_carried_state_are_the_whole(name, mask_kind, sizes):
     descriptor = descriptors.BY_NAME[name]
     layer = descriptor.build(rnnx, {**SEQUENCES, "zero_output_for_mask": True})
@@ -80,6 +80,7 @@ def test_cell_called_step_by_step_is_the_layer(name):
 
 @pytest.mark.parametrize("stateful", [True, "any_batch"])
 @pytest.mark.parametrize("name", ["simple", "lstm", "gru", "rnn_stack"])
+@pytest.mark.thin(3)
 def test_stateful_layer_called_with_pieces_is_the_whole(name, stateful):
     descriptor = descriptors.BY_NAME[name]
     options = {"return_sequences": True, "dtype": "float64"}

@@ -65,7 +65,7 @@ def in_turn(cases):
 
 
 @pytest.mark.parametrize("case", list(in_turn(THINNED)))
-@pytest.mark.thin(5)
+@pytest.mark.thin(8)
 def test_layer_keeps_the_contract(case):
     check(descriptors.BY_NAME[case["layer"]], case)
 

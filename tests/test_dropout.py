@@ -79,6 +79,7 @@ def test_input_and_recurrent_mask_differ():
 
 @pytest.mark.parametrize("name", NAMED)
 @pytest.mark.parametrize("jit_compile", ["auto", False])
+@pytest.mark.thin(3)
 def test_backward_pass_uses_the_masks_of_the_forward_pass(name, jit_compile):
     """Against TensorFlow's own differentiation of the loop, on the same noise."""
     both = []

@@ -77,6 +77,7 @@ MASK = tf.constant(np.random.default_rng(1).random((T, B)) > 0.4)
 @pytest.mark.quick
 @pytest.mark.parametrize("options", [{}, {"mask": MASK}, {"mask": MASK, "last_only": True}])
 @pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.thin(3)
 def test_every_input_gets_its_gradient(plan, options):
     problem = rich_problem()
     expected = values_and_gradients(rich_step, problem, DIFFERENTIATED, **options)
@@ -267,6 +268,7 @@ def test_unknown_lengths_stop_where_they_end():
     ],
 )
 @pytest.mark.parametrize("unknown", [False, True])
+@pytest.mark.thin(2)
 def test_large_products_of_plain_inference_are_split(
     name, options, split, whole, unknown, monkeypatch
 ):

@@ -34,7 +34,7 @@ SLOW = [pytest.param(True, name, marks=pytest.mark.slow) for name in NAMES]
 
 
 @pytest.mark.parametrize("jit_compile, name", [*(("auto", name) for name in NAMES), *SLOW])
-@pytest.mark.thin(3)
+@pytest.mark.thin(5)
 def test_fit_goes_where_keras_goes(name, jit_compile):
     x, y = data()
     x[::2, 4:] = 0  # masked
@@ -273,6 +273,7 @@ SEQUENCES = {"return_sequences": True, "return_state": True}
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["no mask", "mask"])
 @pytest.mark.parametrize("name", CELLS)
+@pytest.mark.thin(3)
 def test_keras_cells_in_our_rnn(name, mask):
     theirs = CELLS[name][0]
     same_results(keras.layers.RNN(theirs(U), **SEQUENCES), rnnx.RNN(theirs(U), **SEQUENCES), mask)
@@ -280,7 +281,7 @@ def test_keras_cells_in_our_rnn(name, mask):
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["no mask", "mask"])
 @pytest.mark.parametrize("name", CELLS)
-@pytest.mark.thin(4)
+@pytest.mark.thin(7)
 def test_our_cells_in_keras_rnn(name, mask):
     ours = CELLS[name][1]
     same_results(keras.layers.RNN(ours(U), **SEQUENCES), rnnx.RNN(ours(U), **SEQUENCES), mask)

@@ -16,6 +16,7 @@ def test_there_are_golden_files():
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.thin(2)
 def test_golden_model(path):
     model = keras.saving.load_model(path)
     saved = np.load(path.with_suffix(".npz"))

@@ -56,7 +56,7 @@ OTHERS = [d.name for d in descriptors.VARIANTS + descriptors.REGULARIZED if d.na
     [(name, training) for name in DIFFERENTIATED for training in (None, True)]
     + [(name, None) for name in OTHERS],  # the echo state network has nothing to train
 )
-@pytest.mark.thin(4)
+@pytest.mark.thin(7)
 def test_gradients_are_central_differences(name, training):
     steps = 4
     descriptor = descriptors.BY_NAME[name]
@@ -109,7 +109,7 @@ def gradient_penalty(layer, mask=None, **call_arguments):
 @cells
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "function"])
 @pytest.mark.parametrize("mask_kind", ["none", "holes"])
-@pytest.mark.thin(4)
+@pytest.mark.thin(7)
 def test_second_derivative_with_autodiff_equals_keras(name, wrap, mask_kind):
     ours, theirs = pair(name, {"dtype": "float64", **SEQUENCES}, backward="autodiff")
     x, mask = tf.constant(inputs(dtype="float64")), make_mask(mask_kind)
@@ -180,6 +180,7 @@ def test_outer_tape_that_asks_for_no_second_derivative_is_served():
 
 @cells
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "function"])
+@pytest.mark.thin(3)
 def test_two_tapes_side_by_side(name, wrap):
     """Generator and discriminator of a GAN: both tapes record both layers."""
     generators = pair(name, {"return_sequences": True})
@@ -229,7 +230,7 @@ def test_persistent_tape(name, wrap):
 
 @pytest.mark.parametrize("name", [*CELLS, "both_lstm", "rnn_stack"])
 @pytest.mark.parametrize("training", [None, True])
-@pytest.mark.thin(3)
+@pytest.mark.thin(5)
 def test_eager_tape_around_a_compiled_function(name, training):
     """TensorFlow issue 108080: the backward pass of a compiled loop with an unknown bound."""
     ours, theirs = pair(name, {"return_sequences": True})
@@ -249,6 +250,7 @@ def test_eager_tape_around_a_compiled_function(name, training):
 
 @cells
 @pytest.mark.parametrize("place", [0, 1], ids=["output", "state"])
+@pytest.mark.thin(3)
 def test_loss_on_one_result_only(name, place):
     """The other results then come back without a gradient of their own."""
     ours, theirs = pair(name, SEQUENCES)

@@ -36,7 +36,7 @@ def mean_errors(found, exact):
 @pytest.mark.parametrize(
     "mask_kind, own", [("none", {}), ("holes", {"jit_compile": False})], ids=["compiled", "plain"]
 )
-@pytest.mark.thin(6)
+@pytest.mark.thin(9)
 def test_error_is_at_most_one_and_a_half_times_that_of_keras(name, policy, mask_kind, own):
     mask = make_mask(mask_kind, ROWS, STEPS)
     half = {"mixed_float16": tf.float16, "mixed_bfloat16": tf.bfloat16}[policy]
@@ -82,6 +82,7 @@ def test_outputs_and_states_are_in_half_precision_and_weights_are_not(policy, se
 @policies
 @pytest.mark.parametrize("training", [None, True])
 @pytest.mark.parametrize("own", [{}, {"jit_compile": False}], ids=["compiled", "plain"])
+@pytest.mark.thin(4)
 def test_weight_gradients_are_summed_in_float32(policy, training, own):
     """Every row and step adds the same 1, 40,000 times.
 

@@ -345,6 +345,7 @@ def test_a_seq2seq_model_against_its_decoder_step_by_step():
 
 
 @pytest.mark.parametrize("given", ["compiled", "name", "function"])
+@pytest.mark.thin(3)
 def test_gradient_flow_is_that_of_a_tape(given):
     mask = make_mask("right")[[1, 2, 2]]  # the last steps are masked in every row
     lower = rnnx.LSTM(U, name="lower", **SEQUENCES)

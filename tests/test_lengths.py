@@ -34,7 +34,7 @@ def assert_equal(found, expected):
 
 @every_layer
 @pytest.mark.parametrize("sequences", [False, True])
-@pytest.mark.thin(2)
+@pytest.mark.thin(3)
 def test_lengths_are_a_mask(make, sequences):
     layer, x = make(return_sequences=sequences, return_state=True), inputs()
     mask = np.arange(T) < LENGTHS[:, None]
@@ -186,7 +186,7 @@ BORDERS[0, [0, 3]] = BORDERS[1, [1, 2, 6]] = True
         ("simple", rnnx.Checkpointed(3), False),
     ],
 )
-@pytest.mark.thin(2)
+@pytest.mark.thin(3)
 def test_resets_part_documents(name, backward, jit_compile):
     descriptor = descriptors.BY_NAME[name]
     options = {"return_sequences": True, "return_state": True, "dtype": "float64"}

@@ -154,6 +154,7 @@ def expected(kind, layer, noise, draws, x):
 
 @pytest.mark.quick
 @pytest.mark.parametrize("kind, noise", CASES)
+@pytest.mark.thin(3)
 def test_noise_does_what_its_paper_says(kind, noise, draws):
     layer, x = build(kind, NOISES[noise]), inputs(dtype="float64")
     found = np.asarray(layer(x, training=True))
@@ -167,7 +168,7 @@ def test_noise_does_what_its_paper_says(kind, noise, draws):
 @pytest.mark.parametrize(
     "options", [{}, pytest.param({"jit_compile": False}, marks=pytest.mark.slow)]
 )
-@pytest.mark.thin(3)
+@pytest.mark.thin(5)
 def test_gradients_are_those_of_the_loop_with_that_noise(kind, noise, options):
     """Against TensorFlow's own differentiation of the loop, on the same noise."""
     x, both = tf.constant(inputs(dtype="float64")), []
@@ -179,7 +180,7 @@ def test_gradients_are_those_of_the_loop_with_that_noise(kind, noise, options):
 
 
 @pytest.mark.parametrize("kind, noise", [("lstm", n) for n in NOISES])
-@pytest.mark.thin(3)
+@pytest.mark.thin(5)
 def test_checkpoints_have_the_same_noise(kind, noise):
     x, both = tf.constant(inputs(dtype="float64")), []
     for backward in ("full", rnnx.Checkpointed(3)):
@@ -190,7 +191,7 @@ def test_checkpoints_have_the_same_noise(kind, noise):
 
 
 @pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.thin(3)
+@pytest.mark.thin(5)
 def test_eager_graph_and_xla_draw_the_same(noise):
     x, found = inputs(dtype="float64"), []
     for way in (lambda f: f, tf.function, lambda f: tf.function(f, jit_compile=True)):
@@ -206,6 +207,7 @@ def test_eager_graph_and_xla_draw_the_same(noise):
 
 @pytest.mark.quick
 @pytest.mark.parametrize("kind, noise", CASES)
+@pytest.mark.thin(4)
 def test_nothing_random_at_inference(kind, noise, draws):
     """No draw, and but for zoneout the outputs of the layer without noise."""
     layer, plain = build(kind, NOISES[noise]), build(kind, {})

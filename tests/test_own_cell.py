@@ -124,7 +124,7 @@ MARKS |= {name: pytest.mark.quick for name in QUICK} | {name: () for name in FIR
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS[n]) for n in GOOD])
-@pytest.mark.thin(3)
+@pytest.mark.thin(5)
 def test_good_cells_pass(name, capsys):
     check_cell(GOOD[name]())
     lines = capsys.readouterr().out.splitlines()
@@ -187,7 +187,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.thin(4)
+@pytest.mark.thin(7)
 def test_faults_are_found(fault, capsys):
     parts, sentence = FAULTS[fault]
     with pytest.raises(AssertionError, match=sentence) as error:

@@ -126,7 +126,7 @@ def test_gradients_against_finite_differences(kind, mask_kind):
 @pytest.mark.parametrize("garbage", GARBAGE)
 @pytest.mark.parametrize("mask_kind", ["left", "holes", "empty_rows"])
 @every_kind
-@pytest.mark.thin(2)
+@pytest.mark.thin(3)
 def test_the_padding_reaches_nothing(kind, mask_kind, garbage):
     layer, x, mask = made(kind), inputs(6), make_mask(mask_kind)
     dirty = np.where(mask[..., None], x, np.float32(garbage))

@@ -688,6 +688,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize("name", FOUND)
+@pytest.mark.thin(3)
 def test_cases_that_once_failed(name):
     check(FOUND[name])
 

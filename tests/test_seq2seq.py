@@ -77,7 +77,7 @@ def real(ids, lengths):
 
 
 @pytest.mark.parametrize("name", CELLS)
-@pytest.mark.thin(2)
+@pytest.mark.thin(3)
 def test_scores_are_those_of_teacher_forcing(name):
     """Decoded step by step and scored as a whole: two ways through the model, one number."""
     model = seq2seq(CELLS[name]())
@@ -166,7 +166,7 @@ def test_learns_to_reverse():
 
 
 @pytest.mark.parametrize("name", ("location", "stack"))
-@pytest.mark.thin(2)
+@pytest.mark.thin(3)
 def test_saved_it_continues_with_the_same_losses(name, tmp_path):
     model = seq2seq(CELLS[name](), tie_embeddings=name == "stack")
     model.compile(keras.optimizers.Adam(1e-2), SequenceLoss(label_smoothing=0.1))

@@ -303,6 +303,7 @@ def test_tensors_below_1(search, name):
 
 @pytest.mark.parametrize("search, options", SEARCHES)
 @pytest.mark.parametrize("mode", [lambda call: call, tf.function], ids=["eager", "function"])
+@pytest.mark.thin(6)
 def test_a_start_outside_the_vocabulary(mode, search, options):
     tables, code = constants_of(ROWS), tf.zeros([B], tf.int32)
     for start in (V, [0, -1, 0]):

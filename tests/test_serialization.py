@@ -286,7 +286,7 @@ def test_keras_file_of_a_model_in_training(tmp_path):
     [(rnnx, rnnx), (keras.layers, rnnx), (rnnx, keras.layers)],
     ids=["ours to ours", "Keras to ours", "ours to Keras"],
 )
-@pytest.mark.thin(3)
+@pytest.mark.thin(5)
 def test_weights_file(tmp_path, source, target):
     """Names are counted anew for each model, as in the two programs of a user."""
     keras.backend.clear_session()

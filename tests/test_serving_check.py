@@ -71,7 +71,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("kind", PLANTED)
-@pytest.mark.thin(3)
+@pytest.mark.thin(5)
 def test_finds_what_was_planted(kind, tmp_path):
     path = planted(tmp_path, *PLANTED[kind])
     found = [fault for fault in serving.check(path, verbose=False) if fault.kind == kind.strip()]

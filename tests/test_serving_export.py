@@ -452,7 +452,7 @@ def test_lstm_and_gru_lie_in_the_graph_for_both_devices(tmp_path):
 @pytest.mark.parametrize("rows", [3, 20])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-@pytest.mark.thin(2)
+@pytest.mark.thin(3)
 def test_gradients_of_the_pair_are_those_of_the_loop(kind, masked, rows):
     layer = getattr(rnnx, kind)(U, return_sequences=True, return_state=True)
     x = tf.constant(inputs(3, batch=rows))

@@ -48,6 +48,7 @@ def model_with(layer):
 
 
 @pytest.mark.parametrize("name", EACH)
+@pytest.mark.thin(3)
 def test_lite_whole_sequences(name, tmp_path):
     model = model_of([name])
     lite = Lite(export_lite(model, tmp_path / "m.tflite", steps=STEPS, batch=2))

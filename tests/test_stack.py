@@ -39,6 +39,7 @@ def test_weights_are_those_of_single_layers(name):
     "kind, both, layers",
     [(k, b, n) for k in ("LSTM", "GRU", "projected") for b in (False, True) for n in (1, 3)],
 )
+@pytest.mark.thin(3)
 def test_torch_computes_the_same(kind, both, layers):
     torch = pytest.importorskip("torch", reason="PyTorch is an extra: pip install '.[torch]'")
     size = {"proj_size": 3} if kind == "projected" else {}

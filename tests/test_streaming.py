@@ -25,7 +25,7 @@ OWN = {d.name for d in descriptors.VARIANTS + descriptors.REGULARIZED}
         for graph in (False, True)
     ],
 )
-@pytest.mark.thin(3)
+@pytest.mark.thin(5)
 def test_steps_are_the_sequence(name, graph):
     descriptor = descriptors.BY_NAME[name]
     layer = descriptor.build(

@@ -67,6 +67,7 @@ def output_and_gradients(layer, x, **arguments):
 
 @every_fold
 @every_layer
+@pytest.mark.thin(3)
 def test_inference_equals_keras(name, fold):
     make, step = LAYERS[name]
     x = values(*step)
@@ -441,6 +442,7 @@ def test_save_and_load(make, tmp_path):
 
 
 @pytest.mark.parametrize("fold, steps", [("auto", None), (False, None), (False, 3)])
+@pytest.mark.thin(3)
 def test_export(fold, steps, tmp_path):
     model = keras.Sequential(
         [

@@ -230,6 +230,7 @@ class Stop(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("form", ["list", "function"])
+@pytest.mark.thin(2)
 def test_an_interrupted_fit_goes_on(form, tmp_path):
     """In the middle of an epoch, at its end, and when all is done; with averaged weights."""
     given = documents()
