@@ -38,7 +38,7 @@ def parser(doc, name):
     parser.add_argument(
         "--layers", choices=LAYERS, default="keras_rnnx", help="whose recurrent layers are trained"
     )
-    parser.add_argument("--seconds", type=float, help="the training ends then at the latest")
+    parser.add_argument("--seconds", type=float, help="of processor time: training ends then")
     parser.add_argument("--out", type=Path, default=Path(f"{name}_output"))
     parser.add_argument("--data-dir", type=Path, help="TFDS's files (default: OUT/data)")
     return parser
@@ -60,8 +60,9 @@ def start(parser):
 class Budget(keras.callbacks.Callback):
     """Ends `fit` after so many seconds (None: never), compilation included, validation not.
 
-    It notes them: `budget.seconds`. That gives two models the same time to learn in. Several calls
-    of `fit` share one budget.
+    It notes them: `budget.seconds`. That gives two models the same time to learn in. They are
+    seconds of processor time, which what else runs on a machine does not lengthen. Several calls of
+    `fit` share one budget.
     """
 
     def __init__(self, seconds=None):
@@ -69,14 +70,14 @@ class Budget(keras.callbacks.Callback):
         self.limit, self.seconds = seconds, 0.0
 
     def _count(self):
-        now = time.perf_counter()
+        now = time.process_time()
         self.seconds += now - self.since
         self.since = now
         if self.limit is not None and self.seconds >= self.limit:
             self.model.stop_training = True
 
     def on_train_begin(self, logs=None):
-        self.since = time.perf_counter()
+        self.since = time.process_time()
 
     def on_train_batch_end(self, batch, logs=None):
         self._count()
@@ -85,7 +86,7 @@ class Budget(keras.callbacks.Callback):
         self._count()
 
     def on_test_end(self, logs=None):
-        self.since = time.perf_counter()
+        self.since = time.process_time()
 
 
 class Cosine(keras.callbacks.Callback):

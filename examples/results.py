@@ -323,19 +323,20 @@ def page(record):
 
 PAGE_TEXT = """# Results
 
-What the examples reach on held-out data: mean and standard deviation of three seeds, all on CPU
-cores of one machine. *Stock Keras* is `keras.layers` in the same net, or in the closest that they
-can build (the example says what differs), with the same seeds and for as many seconds of training,
-compilation included. What needs no net is computed from the same data by the example itself.
-`python -m examples.results` runs what is missing and writes this page; the runs are in
-`results.json`. Where it says "not run", they are still to come.
+What the examples reach on held-out data: mean and standard deviation of three seeds. *Stock Keras*
+is `keras.layers` in the same net, or in the closest that they can build (the example says what
+differs), with the same seeds and for as many seconds of processor time, compilation included. What
+needs no net is computed from the same data by the example itself. `python -m examples.results` runs
+what is missing and writes this page; the runs are in `results.json`. Where it says "not run", they
+are still to come.
 
 {results}
 
 ## Data and sizes
 
 All data come inside packages; nothing is downloaded when an example runs. The seconds are those of
-training, compilation included, without validation.
+training, compilation included, without validation: of processor time, but for `tagging_crf`, which
+was alone on its core.
 
 {sizes}
 """
