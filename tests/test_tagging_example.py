@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import matplotlib.image
@@ -241,6 +242,67 @@ def test_usual_tags():
     # Found: a, a, and c as an entity that never ends: two of three are right, two of three found.
     found = tagging_crf.by_memory({"train": train, "test": test}, names)
     assert found == pytest.approx(200 / 3)
+
+
+CONLL = ["O", *(f"{prefix}-{kind}" for kind in ("PER", "ORG", "LOC", "MISC") for prefix in "BI")]
+
+
+def conll2003(data_dir):
+    """What the example reads of that data set."""
+    return tagging_crf.load(SimpleNamespace(dataset="conll2003", data_dir=data_dir, quick=False))
+
+
+def test_conll2003(monkeypatch, tmp_path):
+    """Made-up files, named and written like the real ones, which end with an empty line."""
+    texts = {
+        "train": "-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nand CC O O\nUN NNP B-NP B-ORG\n\n",
+        "valid": "Ann NNP B-NP B-PER\nLee NNP I-NP I-PER\n\nno DT O O\n\n",
+        "test": "a DT O O\n" * 124 + "\n",  # as long as the longest there is
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    download = lambda self, url: tmp_path
+    monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", download)
+    sets, names = conll2003(tmp_path / "data")
+    assert names == CONLL
+    found = {
+        split: {text.decode(): [names[tag] for tag in row] for text, row in zip(*part)}
+        for split, part in sets.items()
+    }
+    assert found == {
+        "train": {"EU and UN": ["B-ORG", "O", "B-ORG"]},
+        "validation": {"Ann Lee": ["B-PER", "I-PER"], "no": ["O"]},
+        "test": {" ".join("a" * 124): ["O"] * 124},
+    }
+    ((x, y),) = tagging_crf.batches(vectorizers(), *sets["test"])
+    assert x["words"].shape == y.shape == (1, 124)
+
+
+def test_scheme_is_that_of_the_data_set():
+    may = tagging_crf.may_follow
+    np.testing.assert_array_equal(may(NAMES), allowed_transitions(NAMES, "BIOES"))
+    np.testing.assert_array_equal(may(CONLL), allowed_transitions(CONLL, "BIO"))
+
+
+def test_mocked_conll2003_trains(tmp_path):
+    with tfds.testing.mock_data(num_examples=20):
+        sets, names = conll2003(tmp_path)
+    assert set(sets) == {"train", "validation", "test"}
+    for sentences, tags in sets.values():
+        assert len(sentences) == len(tags) == 20
+        assert all(isinstance(text, bytes) for text in sentences)
+        assert set(np.concatenate(tags)) <= set(range(len(CONLL)))
+    words = sorted({word for text in sets["train"][0] for word in text.decode().split()})
+    parts = {
+        "words": keras.layers.TextVectorization(standardize=None, vocabulary=words),
+        "letters": tagging_crf.Letters("abcdefghij"),
+    }
+    x, y = next(iter(tagging_crf.batches(parts, *sets["train"], rare=len(words))[0]))
+    model = tagging_crf.build(keras_rnnx, "CRF", names, parts, {"jit_compile": False})
+    model.run_eagerly = True  # one step, for which tracing would take longer
+    before = model.get_weights()
+    assert 0 < model.train_on_batch(x, y, return_dict=True)["loss"] < np.inf
+    assert all(np.any(a != b) for a, b in zip(before, model.get_weights()))
 
 
 @pytest.mark.slow
