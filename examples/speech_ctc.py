@@ -12,6 +12,7 @@ That is hard, so in training the voice is changed in the graph: its speed, spect
     python examples/speech_ctc.py --quick       # few epochs: to see that all works
     python examples/speech_ctc.py --epochs 60   # longer
     python examples/speech_ctc.py --train-on 3  # the other way round
+    python examples/speech_ctc.py --dataset librispeech  # English, which TFDS downloads: 57 GiB
 """
 
 import json
@@ -33,11 +34,11 @@ RATE = gcin_voice.RATE  # samples per second
 HOP = RATE // 100  # of frames, 10 ms
 PADDING = -2.0  # behind a clip; samples are between -1 and 1
 SPEEDS = (0.8, 1.25)
-MOST = 4  # labels of a syllable: up to three sounds, and the tone
+LONGEST = 10  # seconds of a sentence; LibriSpeech's others are left out
 ZHUYIN = "ㄅㄆㄇㄈㄉㄊㄋㄌㄍㄎㄏㄐㄑㄒㄓㄔㄕㄖㄗㄘㄙㄧㄨㄩㄚㄛㄜㄝㄞㄟㄠㄡㄢㄣㄤㄥㄦ"
 PINYIN = "b p m f d t n l g k h j q x zh ch sh r z c s i u ü a o e ê ai ei ao ou an en ang eng er"
 LATIN = dict(zip(ZHUYIN, PINYIN.split(), strict=True))
-LABELS = ["blank", *LATIN.values(), *"12345"]
+LABELS = ["blank", *LATIN.values(), *"12345"]  # of the syllables
 
 
 @keras.saving.register_keras_serializable(package="speech_ctc")
@@ -156,24 +157,56 @@ def hats(places, size):
     )
 
 
-def load(data_dir, folder):
-    """`{(speaker, split): (clips, labels)}`: waveforms, and ids [N, 4] with -1 for padding."""
-    builder = tfds.builder("gcin_voice", data_dir=data_dir, folder=folder)
+def syllables(options):
+    """`{part: [(waveform, symbols), ...]}` of gcin-voice: what trains, and what is tested."""
+    builder = tfds.builder("gcin_voice", data_dir=options.data_dir, folder=options.folder)
     builder.download_and_prepare()
-    sets = {}
+    one, other = options.train_on, 8 - options.train_on
+    same, another = "label error", "label error, another speaker"
+    used = {(one, "train"): "train", (one, "test"): same}
+    used |= {(other, "validation"): another, (other, "test"): another}
+    parts = {"train": [], same: [], another: []}
     for split in ("train", "validation", "test"):
         for row in tfds.as_numpy(builder.as_dataset(split=split)):
-            clips, labels = sets.setdefault((int(row["speaker"]), split), ([], []))
-            clips.append(row["audio"].astype("float32") / 2**15)
             symbols = row["transcript"].decode().split()
-            ids = [LABELS.index(LATIN.get(symbol, symbol)) for symbol in symbols]
-            labels.append(ids + [-1] * (MOST - len(ids)))
-    return {key: (clips, np.array(labels, "int32")) for key, (clips, labels) in sets.items()}
+            waveform = row["audio"].astype("float32") / 2**15
+            if part := used.get((int(row["speaker"]), split)):
+                parts[part].append((waveform, [LATIN.get(symbol, symbol) for symbol in symbols]))
+    return parts
 
 
-def joined(*sets):
-    """One set of several."""
-    return sum((clips for clips, _ in sets), []), np.concatenate([labels for _, labels in sets])
+def sentences(options):
+    """The same of LibriSpeech, letter by letter. All speakers of its test are new."""
+    builder = tfds.builder("librispeech", data_dir=options.data_dir)
+    builder.download_and_prepare()
+    rate, used = builder.info.features["speech"].sample_rate, "[:10%]" if options.quick else ""
+    short = lambda row: tf.size(row["speech"]) <= LONGEST * rate
+
+    def rows(split):
+        for row in tfds.as_numpy(builder.as_dataset(split=split + used).filter(short)):
+            samples = row["speech"].astype("float32") / 2**15
+            places = np.arange(0, len(samples), rate / RATE)  # to the rate of the syllables
+            waveform = np.interp(places, np.arange(len(samples)), samples).astype("float32")
+            yield waveform, row["text"].decode().lower().replace(" ", "_")
+
+    return {"train": list(rows("train_clean100")), "character error": list(rows("test_clean"))}
+
+
+DATASETS = {"gcin_voice": syllables, "librispeech": sentences}
+
+
+def load(options):
+    """`{part: (clips, labels)}`: waveforms, and ids [N, L] with -1 for padding; the ids' names."""
+    parts = DATASETS[options.dataset](options)
+    several = [symbols for rows in parts.values() for _, symbols in rows]
+    most, sets, names = max(map(len, several)), {}, LABELS
+    if options.dataset == "librispeech":
+        names = ["blank", *sorted(set().union(*several))]
+    for part, rows in parts.items():
+        ids = [[names.index(symbol) for symbol in symbols] for _, symbols in rows]
+        ids = keras.utils.pad_sequences(ids, most, padding="post", value=-1)
+        sets[part] = [waveform for waveform, _ in rows], ids
+    return sets, names
 
 
 def padded(clips):
@@ -200,11 +233,12 @@ def batches(clips, labels, size=32):
     rows = tf.data.Dataset.from_tensor_slices((ragged, labels)).shuffle(len(clips), seed=1)
     rows = rows.map(another_room, num_parallel_calls=2)
     longest = int(max(map(len, clips)) / SPEEDS[0])  # for all: each length is compiled anew
-    rows = rows.padded_batch(size, ([longest], [MOST]), (PADDING, -1), drop_remainder=True)
+    shapes = [longest], [labels.shape[1]]
+    rows = rows.padded_batch(size, shapes, (PADDING, -1), drop_remainder=True)
     return rows.repeat().prefetch(2), len(clips) // size
 
 
-def build(kind, rnn):
+def build(kind, rnn, labels):
     """From waveforms to logits, through two GRUs that go both ways, or nothing recurrent."""
     waveform = keras.Input((None,), name="waveform")
     x = OtherVoice()(Hearing()(waveform))
@@ -215,7 +249,7 @@ def build(kind, rnn):
         else:
             x = keras.layers.Dense(350, "relu")(x)
         x = keras.layers.Dropout(0.3)(x)
-    return keras.Model(waveform, keras.layers.Dense(len(LABELS))(x))
+    return keras.Model(waveform, keras.layers.Dense(labels)(x))
 
 
 def recognizer_of(model):
@@ -250,7 +284,7 @@ def best_constant(train_labels, labels):
     return error_rate(labels, np.tile(answers[np.argmin(rates)], (len(labels), 1)))
 
 
-def draw(model, clips, labels):
+def draw(model, clips, labels, names):
     """Where in time the labels are: bands and pitch, and the probability of each label."""
     x = padded(clips)
     logits, heard = model(x), Hearing()(x).numpy()
@@ -269,10 +303,10 @@ def draw(model, clips, labels):
         chance = chances[k, : len(time)]
         below.plot(time, chance[:, 0], color="gray", linestyle=":", label="blank")
         for place, label in enumerate(labels[k][labels[k] >= 0]):
-            below.plot(time, chance[:, label], color=f"C{place}", label=LABELS[label])
+            below.plot(time, chance[:, label], color=f"C{place}", label=names[label])
             for axis in (above, below):
                 axis.axvline(time[np.argmax(places[k] == place)], color=f"C{place}")
-        above.set_title(text(labels[k]))
+        above.set_title(text(labels[k], names))
         below.set_xlabel("ms")
         below.legend(loc="center right")
     axes[0, 0].set_ylabel("mel band")
@@ -281,33 +315,38 @@ def draw(model, clips, labels):
     return figure
 
 
-def text(ids):
-    return " ".join(LABELS[label] for label in ids if label > 0)
+def text(ids, names):
+    return " ".join(names[label] for label in ids if label > 0)
 
 
 def main():
     parser = common.parser(__doc__, "speech_ctc")
+    parser.add_argument(
+        "--dataset",
+        choices=DATASETS,
+        default="gcin_voice",
+        help="TFDS downloads the other, for which it needs pydub and ffmpeg",
+    )
     parser.add_argument("--epochs", type=int, help="default: 20")
     parser.add_argument("--train-on", type=int, choices=(3, 5), default=5, help="the speaker")
     parser.add_argument("--folder", default=gcin_voice.FOLDER, help="where the recordings are")
     options = common.start(parser)
     epochs = options.epochs or (4 if options.quick else 20)
-    one, other = options.train_on, 8 - options.train_on
-    sets = load(options.data_dir, options.folder)
-    given, known = sets[one, "train"], sets[one, "test"]
-    unseen = {
-        "label error": known,
-        "label error, another speaker": joined(sets[other, "validation"], sets[other, "test"]),
-    }
-    print(f"{len(given[0]):,} syllables of speaker {one}, tested on", end=" ")
-    print(*(len(clips) for clips, _ in unseen.values()), "new ones, of both speakers")
+    unseen, names = load(options)
+    given, known = unseen.pop("train"), next(iter(unseen.values()))
+    what, whose = f"syllables of speaker {options.train_on}", "both"
+    short = options.dataset == "gcin_voice"
+    if not short:
+        what, whose = f"sentences of up to {LONGEST} seconds", "other"
+    sizes = " ".join(str(len(clips)) for clips, _ in unseen.values())
+    print(f"{len(given[0]):,} {what}, tested on {sizes} new ones, of {whose} speakers")
 
     metrics, nets = {}, {"GRU": ""}
     if options.layers == "keras_rnnx":
         nets = {"window": ", no recurrence", "GRU": ""}  # the last one is kept
     for kind, label in nets.items():
         keras.utils.set_random_seed(options.seed)
-        model, budget = build(kind, options.rnn), common.Budget(options.seconds)
+        model, budget = build(kind, options.rnn, len(names)), common.Budget(options.seconds)
         train(model, given, epochs, budget)
         recognizer = recognizer_of(model)
         for name, (clips, labels) in unseen.items():
@@ -316,23 +355,25 @@ def main():
     constant = {
         f"the best constant: {name}": best_constant(given[1], labels)
         for name, (_, labels) in unseen.items()
+        if short
     }
 
     if options.layers == "keras_rnnx":
         clips, labels = known[0][:100], known[1][:100]
         x = padded(clips)
-        found = [text(ids) for ids in recognizer.predict(x, batch_size=100, verbose=0)["ids"]]
-        truth = [text(ids) for ids in labels]
+        ids = recognizer.predict(x, batch_size=100, verbose=0)["ids"]
+        found, truth = ([text(row, names) for row in rows] for rows in (ids, labels))
         print("\nSome of these, and the truth:")
         for pair in list(zip(found, truth))[:8]:
-            print("  {:<16}{}".format(*pair))
+            print(("  {:<16}{}" if short else "  {}\n    {}").format(*pair))
         rank = lambda k: (found[k] != truth[k], -len(truth[k].split()))
         shown = sorted(range(len(x)), key=rank)[:3]
-        figure = draw(model, [clips[k] for k in shown], labels[shown])
-        common.save(options, figure, "alignment.png")
+        if short:  # the labels of a sentence have no room in a picture
+            figure = draw(model, [clips[k] for k in shown], labels[shown], names)
+            common.save(options, figure, "alignment.png")
         lengths = np.array([len(clip) for clip in clips], "int32")
         common.export(options, recognizer, x, tolerance=1e-3, lengths=lengths)
-        text_of_labels = json.dumps(LABELS)
+        text_of_labels = json.dumps(names)
         common.write(options.out / "labels.json", lambda path: path.write_text(text_of_labels))
     common.report(options, model, budget, metrics, constant)
 

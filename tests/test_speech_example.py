@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import matplotlib.image
@@ -227,11 +228,95 @@ def test_window(steps):
 def test_padding_changes_no_logits(kind):
     rng = np.random.default_rng(5)
     clips = [0.1 * rng.normal(size=n) for n in (3000, 5000)]
-    model = speech_ctc.build(kind, keras_rnnx)
+    model = speech_ctc.build(kind, keras_rnnx, 43)
     together, alone = model(speech_ctc.padded(clips)), model(speech_ctc.padded(clips[:1]))
     steps = alone.shape[1]
     np.testing.assert_array_equal(together._keras_mask.numpy().sum(axis=1), [11, 18])
     np.testing.assert_allclose(together[0, :steps], alone[0], rtol=0, atol=1e-3)
+
+
+def options(**more):
+    made = {"dataset": "gcin_voice", "train_on": 5, "quick": False}
+    return SimpleNamespace(**made | more)
+
+
+def test_syllables_to_learn_from_and_to_hear(folder, tmp_path):
+    """As many as `test_builder` finds, each speaker's own, with the ids of their symbols."""
+    splits = {s: sum(gcin_voice.split_of(one) == s for one in SYLLABLES) for s in ("train", "test")}
+    for one in (3, 5):
+        given = options(folder=folder, data_dir=tmp_path, train_on=one)
+        sets, names = speech_ctc.load(given)
+        assert names == speech_ctc.LABELS
+        sizes = {part: len(clips) for part, (clips, _) in sets.items()}
+        assert sizes == {
+            "train": 2 * splits["train"],
+            "label error": 2 * splits["test"],
+            "label error, another speaker": 2 * (len(SYLLABLES) - splits["train"]),
+        }
+        pitch = {3: 130, 5: 350}
+        for part, (clips, labels) in sets.items():
+            assert labels.shape == (len(clips), 3) and labels.dtype == np.int32
+            speaker = 8 - one if "another" in part else one
+            for clip, ids in zip(clips, labels):
+                symbols = speech_ctc.text(ids, names).split()
+                assert len(clip) == len(symbols) * speech_ctc.RATE // 10
+                period = round(speech_ctc.RATE / pitch[speaker])
+                assert np.corrcoef(clip[:-period], clip[period:])[0, 1] > 0.5
+
+
+def test_mocked_librispeech(tmp_path):
+    with tfds.testing.mock_data(num_examples=5):
+        sets, names = speech_ctc.load(options(dataset="librispeech", data_dir=tmp_path))
+    assert list(sets) == ["train", "character error"]
+    assert names[0] == "blank" and set(names[1:]) == set("_abcdefghij")
+    for clips, labels in sets.values():
+        assert len(clips) == len(labels) == 5 and labels.dtype == np.int32
+        assert all(clip.dtype == np.float32 and np.abs(clip).max() < 1 for clip in clips)
+        assert 10 <= labels.shape[1] < 20 and -1 <= labels.min() < labels.max() < len(names)
+        assert (labels >= 0).any(axis=0).all(), "as long as the longest text"
+
+
+def sine(seconds, rate):
+    return np.sin(2 * np.pi * 500 * np.arange(seconds * rate) / rate)
+
+
+def spoken(self, split, **kwargs):
+    """In place of what TFDS reads: three sentences of one tone, one of them too long."""
+    assert split in sys.modules[type(self).__module__]._DL_URLS, "a split of the builder"
+    texts = {"IT'S": 1, "SO IT IS": 2, "OH": 11} if "train" in split else {"IS IT": 1}
+    rows = [
+        {"text": text, "speech": (2**14 * sine(seconds, 16_000)).astype("int16")}
+        | {"id": "", "speaker_id": 1, "chapter_id": 1}
+        for text, seconds in texts.items()
+    ]
+    info = self.info.features.get_tensor_info()
+    specs = {name: tf.TensorSpec(one.shape, one.tf_dtype) for name, one in info.items()}
+    return tf.data.Dataset.from_generator(lambda: rows, output_signature=specs)
+
+
+def test_sentences_of_librispeech(tmp_path):
+    with tfds.testing.mock_data(as_dataset_fn=spoken):
+        sets, names = speech_ctc.load(options(dataset="librispeech", data_dir=tmp_path))
+    assert names == ["blank", "'", "_", "i", "o", "s", "t"]
+    texts = {
+        part: [speech_ctc.text(ids, names) for ids in rows] for part, (_, rows) in sets.items()
+    }
+    expected = {"train": ["i t ' s", "s o _ i t _ i s"], "character error": ["i s _ i t"]}
+    assert texts == expected
+    (one, two), labels = sets["train"]
+    assert labels.shape == (2, 8)
+    for clip, seconds in ((one, 1), (two, 2)):
+        np.testing.assert_allclose(clip, sine(seconds, speech_ctc.RATE) / 2, atol=0.01)
+
+    rows, _ = speech_ctc.batches(*sets["train"], size=2)
+    x, y = next(iter(rows))
+    with keras_rnnx.portable():
+        model = speech_ctc.build("GRU", keras_rnnx, len(names))
+        model.compile("adam", speech_ctc.CTCLoss(infinite="zero"))
+        model.run_eagerly = True  # one step, for which tracing would take longer
+        before = model.get_weights()
+        assert 0 < model.train_on_batch(x, y) < np.inf
+    assert all(np.any(a != b) for a, b in zip(before, model.get_weights()))
 
 
 @pytest.mark.slow
