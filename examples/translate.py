@@ -7,9 +7,13 @@ than one pronunciation is right with any of them, and its errors are those again
     python examples/translate.py               # all words, 10 epochs, under 20 minutes on two cores
     python examples/translate.py --epochs 30   # longer and better
     python examples/translate.py --quick       # a part of the words: to see that all works
+    python examples/translate.py --dataset ted_hrlr_translate/pt_to_en  # downloaded by TFDS
 
 Interrupted, it goes on where the last whole epoch ended, if it is called in the same way.
 """
+
+import re
+from collections import Counter
 
 import common  # first: it sets the environment
 import keras
@@ -17,6 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pronunciations
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 import keras_rnnx
 from keras_rnnx import serving
@@ -27,7 +32,10 @@ from keras_rnnx.seq2seq import Encoder
 from keras_rnnx.seq2seq import Seq2Seq
 from keras_rnnx.seq2seq import SequenceLoss
 from keras_rnnx.seq2seq import Translator
+from keras_rnnx.seq2seq import corpus_bleu
 from pronunciations import LETTERS
+
+VOCABULARY = 10_000  # words of a language, at most
 
 
 class StockDecoder(keras.layers.Layer):
@@ -64,10 +72,36 @@ class StockDecoder(keras.layers.Layer):
         return step
 
 
-def build(phones, rnn=keras_rnnx, encoder=None):
-    """The model and the vocabularies around it; of `keras.layers` if `rnn` is that."""
+def load(options):
+    """`{split: {sentence: [its translation, ...]}}`, in lower case and without punctuation."""
+    builder = tfds.builder(options.dataset, data_dir=options.data_dir)
+    builder.download_and_prepare()
+    clean = lambda text: " ".join(re.sub(r"[^\w\s'-]", " ", text.decode().lower()).split())
+    sentences = {}
+    for split in ("train", "validation", "test"):
+        found, used = sentences.setdefault(split, {}), "[:8%]" if options.quick else ""
+        for pair in tfds.as_numpy(builder.as_dataset(split=split + used, as_supervised=True)):
+            source, target = map(clean, pair)
+            most = max(len(text.split()) for text in (source, target))
+            # To train, a pair has to fit into a batch, the end of the target too.
+            if source and target and (split != "train" or most < pronunciations.BUCKETS[-1]):
+                found.setdefault(source, []).append(target)
+    return sentences
+
+
+def frequent(texts):
+    counts = Counter(word for text in texts for word in text.split())
+    return [word for word, _ in counts.most_common(VOCABULARY)]
+
+
+def build(phones, rnn=keras_rnnx, encoder=None, words=None):
+    """The model and the vocabularies around it; of `keras.layers` if `rnn` is that.
+
+    It reads letters, or `words` if they are given.
+    """
     text = dict(standardize=None, pad_to_max_tokens=False)
-    letters = keras.layers.TextVectorization(split="character", vocabulary=list(LETTERS), **text)
+    split, known = ("whitespace", words) if words else ("character", list(LETTERS))
+    letters = keras.layers.TextVectorization(split=split, vocabulary=known, **text)
     phonemes = keras.layers.TextVectorization(split="whitespace", vocabulary=phones, **text)
     end = phonemes.vocabulary_size()
     start = end + 1
@@ -86,12 +120,18 @@ def build(phones, rnn=keras_rnnx, encoder=None):
         start=start,
         end=end,
         # What no target has is never said: the unknown token (1) and the start token.
-        decoding={"max_length": 32, "constraint": BannedTokens((1, start))},
+        decoding={"max_length": 60 if words else 32, "constraint": BannedTokens((1, start))},
     )
     return Translator(model, letters, phonemes)
 
 
-def train(translator, words, epochs, budget, backup):
+def quality(translator, sentences, said):
+    """Token error in per cent, against the closest translation, and BLEU."""
+    error = pronunciations.errors_of(translator, sentences, said)["phoneme error"]
+    return {"token error": error, "BLEU": corpus_bleu(said, sentences.values())}
+
+
+def train(translator, words, epochs, budget, backup, errors_of=pronunciations.errors_of):
     """Fits; after each epoch it tells the errors in some of the validation words."""
     model = translator.model
     data, steps = pronunciations.batches(translator, words["train"])
@@ -101,7 +141,7 @@ def train(translator, words, epochs, budget, backup):
 
     def report(epoch, logs):
         said = pronunciations.pronounce(translator, list(some), method="greedy")
-        errors = pronunciations.errors_of(translator, some, said).items()
+        errors = errors_of(translator, some, said).items()
         print("validation:", ", ".join(f"{name} {x:.2f} %" for name, x in errors), flush=True)
 
     model.fit(
@@ -152,7 +192,8 @@ def export(options, translator, words):
         raise SystemExit("The export has faults.")
     each = lambda value, dtype: np.full([len(words)], value, dtype)
     request = {"text": words, "beam_width": each(4, "int32")}
-    request |= {"max_length": each(32, "int32"), "length_penalty": each(0, "float32")}
+    longest = translator.model.decoding["max_length"]
+    request |= {"max_length": each(longest, "int32"), "length_penalty": each(0, "float32")}
     served = serving.ask(version, request, "decode")  # in a clean process
     reloaded = keras.saving.load_model(saved).decode(words, beam_width=4)
     answers = {
@@ -168,14 +209,27 @@ def export(options, translator, words):
 
 def main():
     parser = common.parser(__doc__, "translate")
+    parser.add_argument(
+        "--dataset",
+        default="cmudict",
+        help="or translations of TFDS, such as ted_hrlr_translate/pt_to_en; BLEU needs sacrebleu",
+    )
     parser.add_argument("--epochs", type=int, help="default: 10")
     options = common.start(parser)
     epochs = options.epochs or (3 if options.quick else 10)
-    words = pronunciations.load(options.data_dir, options.quick)
-    print(", ".join(f"{len(part):,} {split}" for split, part in words.items()), "words")
-    phones = {p for several in words["train"].values() for one in several for p in one.split()}
-    translator, budget = build(sorted(phones), options.rnn), common.Budget(options.seconds)
-    train(translator, words, epochs, budget, options.out / f"backup_{epochs}_{options.quick}")
+    spelled = options.dataset == "cmudict"
+    words = pronunciations.load(options.data_dir, options.quick) if spelled else load(options)
+    sizes = ", ".join(f"{len(part):,} {split}" for split, part in words.items())
+    print(sizes, "words" if spelled else "sentences")
+    said = [one for several in words["train"].values() for one in several]
+    if spelled:
+        translator = build(sorted({phone for one in said for phone in one.split()}), options.rnn)
+    else:
+        translator = build(frequent(said), options.rnn, words=frequent(words["train"]))
+    errors_of = pronunciations.errors_of if spelled else quality
+    budget, name = common.Budget(options.seconds), options.dataset.replace("/", "_")
+    backup = options.out / f"backup_{name}_{epochs}_{options.quick}"
+    train(translator, words, epochs, budget, backup, errors_of)
 
     test = list(words["test"])
     said = {
@@ -185,14 +239,15 @@ def main():
     metrics = {
         how.format(name): x
         for how, found in said.items()
-        for name, x in pronunciations.errors_of(translator, words["test"], found).items()
+        for name, x in errors_of(translator, words["test"], found).items()
     }
     if options.layers == "keras_rnnx":
-        longest = sorted(test[:6], key=len)[-3:]
-        picture = options.out / "alignments.png"
-        common.write(picture, lambda path: draw(path, translator, longest))
+        if spelled:
+            longest = sorted(test[:6], key=len)[-3:]
+            picture = options.out / "alignments.png"
+            common.write(picture, lambda path: draw(path, translator, longest))
         export(options, translator, test[:6])
-    baselines = pronunciations.counted(translator, words)
+    baselines = pronunciations.counted(translator, words) if spelled else {}
     common.report(options, translator.model, budget, metrics, baselines)
 
 

@@ -6,12 +6,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import matplotlib.image
 import numpy as np
+import pronunciations
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
+import translate
 
 import keras_rnnx as rnnx
 from keras_rnnx.attention import BahdanauAttention
@@ -19,6 +23,7 @@ from keras_rnnx.seq2seq import BannedTokens
 from keras_rnnx.seq2seq import Decoder
 from keras_rnnx.seq2seq import Encoder
 from keras_rnnx.seq2seq import Seq2Seq
+from keras_rnnx.seq2seq import SequenceLoss
 from keras_rnnx.seq2seq import Translator
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +51,76 @@ def test_short_form(tmp_path):
     translator = keras.saving.load_model(tmp_path / "model.keras")
     assert translator.model.count_params() < 2_000_000
     assert translator.decode(["hello", "o'clock"], beam_width=2).texts.shape == (2, 2)
+
+
+def sentences(data_dir):
+    """What the example reads of talks with translations."""
+    dataset = "ted_hrlr_translate/pt_to_en"
+    return translate.load(SimpleNamespace(dataset=dataset, data_dir=data_dir, quick=False))
+
+
+def test_ted_talks(monkeypatch, tmp_path):
+    """Made-up files, where and as the real ones lie in what is downloaded."""
+    long = " ".join("a" * 36)  # fits, with its end, into no batch
+    texts = {
+        "train": {"Obrigado .": "Thank you .", "obrigado !": "thanks", long: "a", "...": "."},
+        "dev": {"é um guarda-chuva": "it 's an umbrella", "b": long},
+        "test": {long: "They did n't ."},
+    }
+    folder = tmp_path / "datasets" / "pt_to_en"
+    folder.mkdir(parents=True)
+    for part, pairs in texts.items():
+        (folder / f"pt.{part}").write_text("\n".join(pairs), encoding="utf-8")
+        (folder / f"en.{part}").write_text("\n".join(pairs.values()), encoding="utf-8")
+    download = lambda self, url: tmp_path
+    monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", download)
+    found = sentences(tmp_path / "data")
+    assert {one: sorted(several) for one, several in found.pop("train").items()} == {
+        "obrigado": ["thank you", "thanks"]
+    }
+    assert found == {
+        "validation": {"é um guarda-chuva": ["it 's an umbrella"], "b": [long]},
+        "test": {long: ["they did n't"]},
+    }
+
+
+def test_vocabulary_is_bounded(monkeypatch):
+    monkeypatch.setattr(translate, "VOCABULARY", 2)
+    assert translate.frequent(["a b c", "b c", "b"]) == ["b", "c"]
+
+
+def test_mocked_ted_talks_train(monkeypatch, tmp_path):
+    with tfds.testing.mock_data(num_examples=30):
+        found = sentences(tmp_path)
+    assert set(found) == {"train", "validation", "test"}
+    for part in found.values():
+        assert len(part) == 30 and all(len(several) == 1 for several in part.values())
+        texts = [*part, *(one for several in part.values() for one in several)]
+        assert set("".join(texts)) == set(" abcdefghij")
+    said = [one for several in found["train"].values() for one in several]
+    source, target = translate.frequent(found["train"]), translate.frequent(said)
+    translator = translate.build(target, words=source)
+    assert translator.source.get_vocabulary() == ["", "[UNK]", *source]
+    assert translator.target.get_vocabulary() == ["", "[UNK]", *target]
+    ids, ends = translator.pairs(list(found["train"]), said)
+    assert np.all(ids != 1) and np.all(ends != 1), "no word is unknown"
+
+    monkeypatch.setattr(pronunciations, "BATCH", 4)
+    rows, steps = pronunciations.batches(translator, found["train"])
+    assert steps > 0
+    with rnnx.portable():
+        model = translator.model
+        model(ids[:1])  # makes the weights
+        model.compile("adam", SequenceLoss())
+        model.run_eagerly = True  # one step, for which tracing would take longer
+        before = model.get_weights()
+        assert 0 < model.train_on_batch(*next(iter(rows))) < np.inf
+    assert all(np.any(a != b) for a, b in zip(before, model.get_weights()))
+
+    five = " ".join(target[:5])
+    errors = lambda said: translate.quality(translator, {"x": [target[9], five]}, [said])
+    assert errors(five) == {"token error": 0, "BLEU": pytest.approx(100)}
+    assert errors(" ".join(target[:4]))["token error"] == pytest.approx(20)
 
 
 def small():
