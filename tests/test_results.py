@@ -75,5 +75,6 @@ def test_every_example_is_in_the_table():
     """But for those whose figures have a page of their own, or that are about something else."""
     elsewhere = {"quickstart", "regularizers", "long_memory", "inspecting", "own_cell"}
     elsewhere |= {"distributed", "electricity", "pronunciations", "common", "results"}
+    elsewhere |= {"speech_data", "speech_features"}
     files = {path.stem for path in (results.ROOT / "examples").glob("*.py")}
     assert {example.name for example in results.EXAMPLES} == files - elsewhere

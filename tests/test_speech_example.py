@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import soundfile
 import speech_ctc
+import speech_data
+import speech_features
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -147,17 +149,17 @@ def mel_of(sound, rate, bands=40):
 def test_bands():
     rng = np.random.default_rng(1)
     clips = [0.1 * rng.normal(size=n) for n in (1500, 2205, 147)]
-    hearing = speech_ctc.Hearing()
-    found = hearing(speech_ctc.padded(clips))
+    hearing = speech_features.Hearing()
+    found = hearing(speech_data.padded(clips))
     assert found.shape == (3, 15, 42)
     frames = [11, 15, 1]
     np.testing.assert_array_equal(found._keras_mask, np.arange(15) < np.array(frames)[:, None])
     for row, clip, count in zip(found.numpy(), clips, frames):
-        expected = mel_of(clip, speech_ctc.RATE)
+        expected = mel_of(clip, speech_features.RATE)
         np.testing.assert_allclose(row[:count, :40], expected, rtol=0, atol=1e-3)
         assert not row[count:].any(), "padding is 0"
     for one, row in zip(clips, found.numpy()):  # and takes no part
-        alone = hearing(speech_ctc.padded([one]))[0]
+        alone = hearing(speech_data.padded([one]))[0]
         np.testing.assert_allclose(alone, row[: len(alone)], rtol=0, atol=1e-3)
 
 
@@ -165,11 +167,11 @@ def test_bands():
 def test_pitch(start, end):
     n = 6000
     hertz = np.linspace(start, end, n)
-    phase = 2 * np.pi * np.cumsum(hertz) / speech_ctc.RATE
+    phase = 2 * np.pi * np.cumsum(hertz) / speech_features.RATE
     sound = sum(np.sin(k * phase) for k in (1, 2, 3)) / 4
-    pitch, sure = speech_ctc.Hearing()(speech_ctc.padded([sound]))[0, 2:-2, 40:].numpy().T
+    pitch, sure = speech_features.Hearing()(speech_data.padded([sound]))[0, 2:-2, 40:].numpy().T
     assert sure.min() > 0.9
-    middles = hertz[speech_ctc.HOP // 2 :: speech_ctc.HOP][2:-2]
+    middles = hertz[speech_features.HOP // 2 :: speech_features.HOP][2:-2]
     expected = 3 * np.log2(middles / middles[0])  # thirds of an octave
     np.testing.assert_allclose(pitch - pitch[0], expected, atol=0.3)
     assert abs(pitch.mean()) < 0.2, "relative to the clip"
@@ -177,13 +179,13 @@ def test_pitch(start, end):
 
 def test_noise_has_no_pitch():
     noise = np.random.default_rng(6).normal(size=6000)
-    assert speech_ctc.Hearing()(speech_ctc.padded([noise]))[0, :, 41].numpy().mean() < 0.2
+    assert speech_features.Hearing()(speech_data.padded([noise]))[0, :, 41].numpy().mean() < 0.2
 
 
 def test_hats_interpolate():
     rng = np.random.default_rng(2)
     values, places = rng.normal(size=7), rng.uniform(-1, 8, size=(3, 5))
-    matrix = speech_ctc.hats(tf.constant(places), 7)
+    matrix = speech_features.hats(tf.constant(places), 7)
     assert matrix.shape == (3, 7, 5)
     expected = np.interp(places, np.arange(7), values)
     np.testing.assert_allclose(np.einsum("m,bmp->bp", values, matrix), expected, atol=1e-12)
@@ -192,10 +194,10 @@ def test_hats_interpolate():
 def test_another_voice_is_heard_in_training_only():
     x = np.random.default_rng(3).normal(size=(3, 7, 22)).astype("float32")
     none = dict.fromkeys(("stretch", "shift", "tilt", "noise", "melody"), 0.0)
-    np.testing.assert_array_equal(speech_ctc.OtherVoice()(x), x)
-    np.testing.assert_allclose(speech_ctc.OtherVoice(**none)(x, training=True), x, atol=1e-6)
+    np.testing.assert_array_equal(speech_features.OtherVoice()(x), x)
+    np.testing.assert_allclose(speech_features.OtherVoice(**none)(x, training=True), x, atol=1e-6)
 
-    moved = speech_ctc.OtherVoice(**none | {"shift": 3.0})(x, training=True).numpy()
+    moved = speech_features.OtherVoice(**none | {"shift": 3.0})(x, training=True).numpy()
     np.testing.assert_array_equal(moved[..., 20:], x[..., 20:])
     # Every frame of a clip is moved alike, by up to three bands.
     for row, one in zip(moved[..., :20], x[..., :20]):
@@ -204,7 +206,7 @@ def test_another_voice_is_heard_in_training_only():
         distance = np.abs(rows.reshape(7, 1201, 20) - row[:, None]).max(axis=(0, 2))
         assert distance.min() < 0.02 < distance[600], "600: not moved"
 
-    livelier = speech_ctc.OtherVoice(**none | {"melody": 0.5})(x, training=True).numpy()
+    livelier = speech_features.OtherVoice(**none | {"melody": 0.5})(x, training=True).numpy()
     np.testing.assert_allclose(livelier[..., [*range(20), 21]], x[..., [*range(20), 21]], atol=1e-6)
     factors = (livelier / x)[..., 20]
     np.testing.assert_allclose(factors, np.tile(factors[:, :1], 7), rtol=1e-4)
@@ -214,7 +216,7 @@ def test_another_voice_is_heard_in_training_only():
 @pytest.mark.parametrize("steps", [7, 8])
 def test_window(steps):
     x = np.random.default_rng(4).normal(size=(3, steps, 4)).astype("float32")
-    layer = speech_ctc.Window(5)
+    layer = speech_features.Window(5)
     found = layer(x).numpy()
     padded = np.pad(x, [(0, 0), (2, 2), (0, 0)])
     assert found.shape == (3, 4, 20)
@@ -229,7 +231,7 @@ def test_padding_changes_no_logits(kind):
     rng = np.random.default_rng(5)
     clips = [0.1 * rng.normal(size=n) for n in (3000, 5000)]
     model = speech_ctc.build(kind, keras_rnnx, 43)
-    together, alone = model(speech_ctc.padded(clips)), model(speech_ctc.padded(clips[:1]))
+    together, alone = model(speech_data.padded(clips)), model(speech_data.padded(clips[:1]))
     steps = alone.shape[1]
     np.testing.assert_array_equal(together._keras_mask.numpy().sum(axis=1), [11, 18])
     np.testing.assert_allclose(together[0, :steps], alone[0], rtol=0, atol=1e-3)
@@ -245,8 +247,8 @@ def test_syllables_to_learn_from_and_to_hear(folder, tmp_path):
     splits = {s: sum(gcin_voice.split_of(one) == s for one in SYLLABLES) for s in ("train", "test")}
     for one in (3, 5):
         given = options(folder=folder, data_dir=tmp_path, train_on=one)
-        sets, names = speech_ctc.load(given)
-        assert names == speech_ctc.LABELS
+        sets, names = speech_data.load(given)
+        assert names == speech_data.LABELS
         sizes = {part: len(clips) for part, (clips, _) in sets.items()}
         assert sizes == {
             "train": 2 * splits["train"],
@@ -259,14 +261,14 @@ def test_syllables_to_learn_from_and_to_hear(folder, tmp_path):
             speaker = 8 - one if "another" in part else one
             for clip, ids in zip(clips, labels):
                 symbols = speech_ctc.text(ids, names).split()
-                assert len(clip) == len(symbols) * speech_ctc.RATE // 10
-                period = round(speech_ctc.RATE / pitch[speaker])
+                assert len(clip) == len(symbols) * speech_features.RATE // 10
+                period = round(speech_features.RATE / pitch[speaker])
                 assert np.corrcoef(clip[:-period], clip[period:])[0, 1] > 0.5
 
 
 def test_mocked_librispeech(tmp_path):
     with tfds.testing.mock_data(num_examples=5):
-        sets, names = speech_ctc.load(options(dataset="librispeech", data_dir=tmp_path))
+        sets, names = speech_data.load(options(dataset="librispeech", data_dir=tmp_path))
     assert list(sets) == ["train", "character error"]
     assert names[0] == "blank" and set(names[1:]) == set("_abcdefghij")
     for clips, labels in sets.values():
@@ -296,7 +298,7 @@ def spoken(self, split, **kwargs):
 
 def test_sentences_of_librispeech(tmp_path):
     with tfds.testing.mock_data(as_dataset_fn=spoken):
-        sets, names = speech_ctc.load(options(dataset="librispeech", data_dir=tmp_path))
+        sets, names = speech_data.load(options(dataset="librispeech", data_dir=tmp_path))
     assert names == ["blank", "'", "_", "i", "o", "s", "t"]
     texts = {
         part: [speech_ctc.text(ids, names) for ids in rows] for part, (_, rows) in sets.items()
@@ -306,9 +308,9 @@ def test_sentences_of_librispeech(tmp_path):
     (one, two), labels = sets["train"]
     assert labels.shape == (2, 8)
     for clip, seconds in ((one, 1), (two, 2)):
-        np.testing.assert_allclose(clip, sine(seconds, speech_ctc.RATE) / 2, atol=0.01)
+        np.testing.assert_allclose(clip, sine(seconds, speech_features.RATE) / 2, atol=0.01)
 
-    rows, _ = speech_ctc.batches(*sets["train"], size=2)
+    rows, _ = speech_data.batches(*sets["train"], size=2)
     x, y = next(iter(rows))
     with keras_rnnx.portable():
         model = speech_ctc.build("GRU", keras_rnnx, len(names))
