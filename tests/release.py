@@ -22,7 +22,8 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("tests", "benchmarks", "examples", "docs", "setup.cfg", "README.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+COPIED = ("tests", "benchmarks", "examples", "docs", "setup.cfg", *PAGES)
 BARE = """
 import tempfile
 import keras, numpy as np
