@@ -83,6 +83,7 @@ def flat(outputs):
 
 
 @pytest.mark.parametrize("make", MODELS)
+@pytest.mark.thin(2)
 def test_same_answers(make, capsys):
     model, x = make()
     model.set_weights(weights_like(model, 3))

@@ -353,6 +353,7 @@ def assert_same_gradients(name, by_tensorflow, **options):
 
 
 @pytest.mark.parametrize("name", ["content", "location", "monotonic"])
+@pytest.mark.thin(3)
 def test_gradients_plain(name, by_tensorflow):
     assert_same_gradients(name, by_tensorflow)
 

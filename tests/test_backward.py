@@ -75,7 +75,7 @@ def check_equal(found, expected, tolerance=1e-12):
     [(name, 3, "auto") for name in NAMES]
     + [("lstm", 1, "auto"), ("gru", T, "auto"), ("lstm", T + 5, False), ("gru_before", 2, False)],
 )
-@pytest.mark.thin(3)
+@pytest.mark.thin(5)
 def test_truncated_is_chunks_without_a_gradient_between(name, steps, jit_compile):
     plain = problem(name)
     truncated = problem(name, backward=rnnx.Truncated(steps), jit_compile=jit_compile)

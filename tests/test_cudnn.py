@@ -444,7 +444,7 @@ def with_cudnn(monkeypatch):
         {"return_state": True},
     ],
 )
-@pytest.mark.thin(5)
+@pytest.mark.thin(8)
 def test_layer_on_cudnn(kind, mask, options, with_cudnn):
     """Masks of every pattern, and what a masked step gives out."""
     ours, loop = (make(kind, use_cudnn=use, **options) for use in ("auto", False))
@@ -507,7 +507,7 @@ def states_of(name, kind):
         ),
     ],
 )
-@pytest.mark.thin(7)
+@pytest.mark.thin(12)
 def test_layers_and_directions_in_one_call(name, kind, mask, options, with_cudnn):
     mask, x, states = make_mask(mask), inputs(dtype="float64"), states_of(name, kind)
     results = [

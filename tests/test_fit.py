@@ -161,6 +161,7 @@ def test_directions_draw_their_own_noise():
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.thin(3)
 def test_regularizers_and_constraints(name):
     x, y = data()
     roles = {"kernel": 0.1, "recurrent": 0.2, "bias": 0.3}

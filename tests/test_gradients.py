@@ -56,7 +56,7 @@ OTHERS = [d.name for d in descriptors.VARIANTS + descriptors.REGULARIZED if d.na
     [(name, training) for name in DIFFERENTIATED for training in (None, True)]
     + [(name, None) for name in OTHERS],  # the echo state network has nothing to train
 )
-@pytest.mark.thin(7)
+@pytest.mark.thin(12)
 def test_gradients_are_central_differences(name, training):
     steps = 4
     descriptor = descriptors.BY_NAME[name]
@@ -122,6 +122,7 @@ def test_second_derivative_with_autodiff_equals_keras(name, wrap, mask_kind):
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "function"])
 @pytest.mark.parametrize("training", [None, True])
 @pytest.mark.parametrize("jit_compile", ["auto", False])
+@pytest.mark.thin(4)
 def test_second_derivative_of_the_fast_backward_pass_is_refused(name, wrap, training, jit_compile):
     ours, _ = pair(name, SEQUENCES, backward="full", jit_compile=jit_compile)
     with pytest.raises((ValueError, LookupError), match="backward=.autodiff"):

@@ -109,6 +109,7 @@ def everything():
 
 @pytest.mark.quick
 @pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.thin(4)
 def test_outputs_are_those_of_the_layer(everything, name):
     found, outputs, _ = everything
     assert_close(found[f"{name}/output"], outputs[name], 1e-5, name)

@@ -132,6 +132,7 @@ def test_the_input_product_is_outside_of_the_loop():
 
 
 @pytest.mark.parametrize("layer", [rnnx.LSTM, rnnx.GRU, rnnx.SimpleRNN])
+@pytest.mark.thin(3)
 def test_jit_compile_is_honest(layer):
     """Limit 16: layers that could be compiled say that they cannot."""
     model = keras.Sequential([keras.Input((T, D)), layer(U, dropout=0.2, recurrent_dropout=0.2)])

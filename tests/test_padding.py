@@ -31,7 +31,7 @@ SEQUENCES = {"return_sequences": True, "return_state": True}
     "mask, mode, backward",
     [("holes", "eager", "full"), ("left", "function", "autodiff"), ("empty_rows", "xla", "full")],
 )
-@pytest.mark.thin(5)
+@pytest.mark.thin(9)
 def test_nan_in_padding_changes_nothing(name, mask, mode, backward):
     descriptor = descriptors.BY_NAME[name]
     layer = descriptor.build(rnnx, {**SEQUENCES, "backward": backward})
@@ -66,7 +66,7 @@ def test_nan_in_padding_of_one_row_leaves_the_other_rows(name):
 @pytest.mark.parametrize(
     "mode, masked", [("eager", False), ("function", True), ("unknown", True), ("xla", False)]
 )
-@pytest.mark.thin(5)
+@pytest.mark.thin(9)
 def test_batch_of_zero_rows(name, mode, masked):
     descriptor = descriptors.BY_NAME[name]
     layer = descriptor.build(rnnx, SEQUENCES)
@@ -87,7 +87,7 @@ def test_batch_of_zero_rows(name, mode, masked):
 @pytest.mark.parametrize(
     "mode, sequences", [("eager", True), ("function", False), ("unknown", True), ("xla", True)]
 )
-@pytest.mark.thin(5)
+@pytest.mark.thin(9)
 def test_sequence_of_zero_steps(name, mode, sequences):
     """No step: no outputs, the last output is zero as before a first valid step, states stay."""
     descriptor = descriptors.BY_NAME[name]

@@ -99,6 +99,7 @@ def test_few_rows_of_an_unknown_batch(rows):
 
 
 @pytest.mark.parametrize("mask", (None, "holes"))
+@pytest.mark.thin(2)
 def test_noise_does_not_depend_on_parts(mask):
     """It is drawn for the whole batch, and follows its rows."""
     found = []
