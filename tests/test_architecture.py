@@ -117,7 +117,7 @@ def test_rooms_list_what_is_public(module):
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-@pytest.mark.thin(7)
+@pytest.mark.thin(9)
 def test_docstring_examples_run(name):
     thing = PUBLIC[name]
     tests = doctest.DocTestFinder(recurse=False).find(thing, name, globs={})

@@ -118,6 +118,7 @@ def test_checkpointed_gives_the_gradients_of_full(name, every):
 
 
 @pytest.mark.parametrize("rows", [16, 21])
+@pytest.mark.slow
 def test_checkpointed_in_parts_of_the_batch(rows):
     """Large batches run in parts that read their rows from the whole."""
     x = tf.constant(inputs(batch=rows, dtype="float64"))

@@ -507,6 +507,7 @@ def test_save_and_load(tmp_path, as_model):
     np.testing.assert_array_equal(clone.predict(ids, verbose=0), model.predict(ids, verbose=0))
 
 
+@pytest.mark.slow
 def test_a_server_answers_with_tags(tmp_path):
     ids, _ = sentences(B)
     model = tagger()

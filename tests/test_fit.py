@@ -71,6 +71,7 @@ def test_two_replicas(tmp_path):
     assert "replicas draw their own noise: True" in printed, printed
 
 
+@pytest.mark.slow
 def test_deterministic_under_op_determinism():
     assert "the same bits: True" in run_process("determinism.py")
 
@@ -130,6 +131,7 @@ def test_noise_is_absent_at_inference(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.thin(3)
 def test_noise_is_the_same_in_every_mode(name):
     """The same seed gives the same noise: eager, in a graph, compiled, on the plain loop."""
     x, _ = data()
@@ -289,6 +291,7 @@ def test_our_cells_in_keras_rnn(name, mask):
 
 
 @pytest.mark.parametrize("package", [0, 1], ids=["Keras' cells", "our cells"])
+@pytest.mark.thin(2)
 def test_stacked_cells(package):
     cells = lambda: [CELLS[name][package](units) for name, units in (("LSTM", 5), ("GRU", 3))]
     theirs = keras.layers.RNN(keras.layers.StackedRNNCells(cells()), **SEQUENCES)
@@ -324,6 +327,7 @@ def test_our_noisy_cells_are_refused_in_keras_rnn(stacked):
     rnnx.RNN(rnnx.LSTMCell(U, dropout=0.2))(x, training=True)
 
 
+@pytest.mark.slow
 def test_one_compilation_per_bucket_of_lengths(tmp_path):
     """Twelve batches of ten lengths, two parts each: the buckets are 18, 20, 24, 36 and 40."""
     printed = run_process("compiles.py", str(tmp_path))

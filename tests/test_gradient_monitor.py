@@ -143,6 +143,7 @@ def test_the_lower_layer_can_vanish_too():
 
 
 @pytest.mark.parametrize("sick", ["lower", "upper", "head"])
+@pytest.mark.thin(3)
 def test_the_layer_with_nan_weights_is_named(sick):
     model = stack()
     layer = model.get_layer(sick)
@@ -192,6 +193,7 @@ class Held(keras.layers.Layer):
         return self._inner["it"][0](x)
 
 
+@pytest.mark.slow
 def test_training_is_the_same_as_without():
     """Dropout seeds, kept states, batch statistics, metrics of two outputs."""
 

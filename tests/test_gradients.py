@@ -210,6 +210,7 @@ def test_two_tapes_side_by_side(name, wrap):
 
 @cells
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "function"])
+@pytest.mark.thin(4)
 def test_persistent_tape(name, wrap):
     ours, theirs = pair(name, SEQUENCES)
 

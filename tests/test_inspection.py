@@ -171,6 +171,7 @@ def gru_gates(weights, x, states):
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("mask_kind", ["none", "left", "empty_rows"])
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.thin(4)
 def test_gates_against_the_equations(kind, mask_kind, backwards):
     """Step t is that of the input, which way ever the layer goes."""
     mask = make_mask(mask_kind)

@@ -58,6 +58,7 @@ def make(namespace, configuration):
 
 @hypothesis.settings(max_examples=15, deadline=None, derandomize=True)
 @hypothesis.given(CONFIGURATIONS)
+@pytest.mark.slow
 def test_layers_of_keras_and_back(configuration):
     x, layer = inputs(3), make(keras.layers, configuration)
     layer.build((B, T, D))

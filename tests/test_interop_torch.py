@@ -299,6 +299,7 @@ def test_models_that_cannot_be_made():
         rnnx.models.LSTMClassifier(state_dict=TorchGRU(1).state_dict())
 
 
+@pytest.mark.slow
 def test_classifier_that_is_served(tmp_path):
     from keras_rnnx import serving
 

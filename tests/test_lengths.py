@@ -46,6 +46,7 @@ def test_lengths_are_a_mask(make, sequences):
 
 
 @every_layer
+@pytest.mark.thin(3)
 def test_lengths_go_on_as_the_mask_of_the_outputs(make):
     mask = np.arange(T) < LENGTHS[:, None]
     layer = make(return_sequences=True, return_state=True)
@@ -278,6 +279,7 @@ class Conditioned(rnnx.LSTMCell):
 
 @pytest.mark.parametrize("backward", ["full", rnnx.Checkpointed(3)])
 @pytest.mark.parametrize("rows", [B, 20])
+@pytest.mark.thin(3)
 def test_constants_reach_every_step(backward, rows):
     """With their gradient, in parts of the batch and segments too."""
     layer = rnnx.RNN(Conditioned(U, dtype="float64"), backward=backward, dtype="float64")

@@ -88,6 +88,7 @@ def test_parts_equal_keras(name, mask):
 
 
 @pytest.mark.parametrize("rows", (1, 15, 16, 0))
+@pytest.mark.thin(4)
 def test_few_rows_of_an_unknown_batch(rows):
     """Parts for which there are no rows are empty and add nothing."""
     layers = [rnnx.GRU(U, batch_parts=parts, **SEQUENCES) for parts in (3, 1)]
@@ -160,6 +161,7 @@ def test_bad_number_of_parts(value, error):
 @pytest.mark.quick
 @pytest.mark.parametrize("jit_compile", ("auto", False))
 @pytest.mark.parametrize("rows", (3, ROWS))
+@pytest.mark.thin(4)
 def test_batch_without_a_real_step(rows, jit_compile):
     """No step is taken, nor read ahead: zeros, the states as they were, and no gradient of x."""
     layer = rnnx.LSTM(U, jit_compile=jit_compile, **SEQUENCES)

@@ -66,7 +66,7 @@ def cases():
 
 
 @pytest.mark.parametrize("name, mask, mode, jit, options", list(cases()))
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 def test_chunks_are_the_loop(name, mask, mode, jit, options, always_chunks, monkeypatch):
     row = descriptors.BY_NAME[name]
     options = {**options, "return_state": True, "dtype": "float64", "jit_compile": jit}

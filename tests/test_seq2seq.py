@@ -147,6 +147,7 @@ def test_predict_and_evaluate():
     assert logs["perplexity"] == pytest.approx(np.exp(mean), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_learns_to_reverse():
     """More than a loss that falls: what comes out is right, on sources never seen."""
     draw = np.random.default_rng(0)
@@ -167,6 +168,7 @@ def test_learns_to_reverse():
 
 @pytest.mark.parametrize("name", ("location", "stack"))
 @pytest.mark.thin(3)
+@pytest.mark.slow
 def test_saved_it_continues_with_the_same_losses(name, tmp_path):
     model = seq2seq(CELLS[name](), tie_embeddings=name == "stack")
     model.compile(keras.optimizers.Adam(1e-2), SequenceLoss(label_smoothing=0.1))
@@ -245,6 +247,7 @@ def test_scheduled_sampling_feeds_what_the_decoder_said():
     assert 0 < part.mean() < 0.9
 
 
+@pytest.mark.slow
 def test_scheduled_sampling_trains():
     model = seq2seq(scheduled_sampling=ScheduledSampling(InverseSigmoidDecay(2.0)), seed=4)
     model.compile(keras.optimizers.Adam(1e-2), SequenceLoss())

@@ -139,6 +139,7 @@ def test_a_request_that_does_not_fit(sound):
 
 
 @pytest.mark.parametrize("kind", ["missing", "torn", "other inputs", "wrong width", "too many"])
+@pytest.mark.thin(5)
 def test_warm_up_requests_at_fault(sound, tmp_path, kind):
     path = copied(sound, tmp_path)
     file = path / exporting.WARMUP
@@ -158,6 +159,7 @@ def test_warm_up_requests_at_fault(sound, tmp_path, kind):
     assert of_kind(path) & {"warm-up", "request"}
 
 
+@pytest.mark.slow
 def test_on_the_command_line(sound, tmp_path):
     def run(path):
         command = [sys.executable, "-W", "error", "-m", "keras_rnnx.serving.check", str(path)]

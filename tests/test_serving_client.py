@@ -97,6 +97,7 @@ def server(model, tmp_path_factory):
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
+@pytest.mark.thin(2)
 def test_padded_together_they_answer_as_alone(protocol, server, model):
     lengths = (7, 2, 4, 1)
     xs = [inputs(k, batch=1, steps=n) for k, n in enumerate(lengths)]

@@ -125,6 +125,7 @@ needs_compiler = pytest.mark.skipif(c_program.IS_MISSING, reason="there is no C 
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_answers_of_a_c_program(exported, tmp_path):
     model, version, _ = exported
     request = requests_of(model, [7, 3, 1])
@@ -171,6 +172,7 @@ def attention_layer():
 
 
 @pytest.mark.parametrize("make", [other_layers, attention_layer])
+@pytest.mark.slow
 def test_other_layers_with_every_loader(make, tmp_path):
     model, x = make()
     model.set_weights(weights_like(model))
@@ -197,6 +199,7 @@ def test_other_layers_with_every_loader(make, tmp_path):
 # -- inputs, outputs and their names ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_inputs_half_precision_and_last_outputs(tmp_path):
     words = keras.Input((None,), dtype="int32", name="words")
     frames = keras.Input((None, D), name="frames")
@@ -234,6 +237,7 @@ class Own(keras.Model):
         return {"hidden": self.inner(x, training=training)}
 
 
+@pytest.mark.slow
 def test_a_model_of_a_class_of_its_own(tmp_path):
     model = Own()
     model(inputs())
@@ -248,6 +252,7 @@ def test_a_model_of_a_class_of_its_own(tmp_path):
     np.testing.assert_allclose(found["hidden"][:, :3], model(x)["hidden"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_preprocessing_inside(tmp_path):
     vectorize = keras.layers.TextVectorization(vocabulary=["good", "bad", "film"])
     model = keras.Sequential(

@@ -60,6 +60,7 @@ def test_lite_whole_sequences(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [p for p in EACH if p.values[0] in CAUSAL])
+@pytest.mark.thin(2)
 def test_lite_single_steps(name, tmp_path):
     model = model_of([name])
     lite = Lite(export_lite(model, tmp_path / "m.tflite"))
@@ -104,6 +105,7 @@ def accuracy_of(lite, x, y, given="inputs"):
     return np.mean(right)
 
 
+@pytest.mark.slow
 def test_lite_weights_in_int8(task, tmp_path, capsys):
     model, x, y = task
     accuracy = np.mean(model.predict(x, verbose=0).argmax(-1) == y)
@@ -128,6 +130,7 @@ def test_lite_weights_in_int8(task, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("steps", [STEPS, None])
+@pytest.mark.slow
 def test_lite_all_in_int8(task, steps, tmp_path):
     model, x, y = task
     path = export_lite(
@@ -183,6 +186,7 @@ def runtime(path):
 
 
 @pytest.mark.parametrize("name", EACH)
+@pytest.mark.thin(3)
 def test_onnx_whole_sequences(name, tmp_path):
     pytest.importorskip("tf2onnx", reason="tf2onnx is not installed")
     model = model_of([name])
@@ -195,6 +199,7 @@ def test_onnx_whole_sequences(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [p for p in EACH if p.values[0] in CAUSAL])
+@pytest.mark.thin(2)
 def test_onnx_steps(name, tmp_path):
     pytest.importorskip("tf2onnx", reason="tf2onnx is not installed")
     model = model_of([name])

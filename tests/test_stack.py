@@ -137,6 +137,7 @@ def test_layers_may_differ():
     assert stack.state_size == [U, U, U + 1, U + 1, U + 2]
 
 
+@pytest.mark.slow
 def test_saved_and_loaded(tmp_path):
     x = keras.Input((None, D))
     stack = rnnx.Stack(

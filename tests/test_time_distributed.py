@@ -355,6 +355,7 @@ def test_model_of_two_inputs():
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 @every_fold
+@pytest.mark.thin(4)
 def test_unknown_batch_and_time(fold, training, jit_compile):
     make = lambda: keras.layers.BatchNormalization()
     for batch, steps in ((B, T), (2, 4), (4, 1)):
@@ -429,6 +430,7 @@ class WithoutBuild(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("make", [WithoutBuild, *(make for make, _ in LAYERS.values())])
+@pytest.mark.thin(4)
 def test_save_and_load(make, tmp_path):
     step = next((step for other, step in LAYERS.values() if other is make), (D,))
     model = keras.Sequential([keras.Input((T, *step)), TimeDistributed(make(), fold=False)])

@@ -113,6 +113,7 @@ def test_documents_in_every_form_are_the_same():
 
 
 @pytest.mark.parametrize("layers, cell", [(rnnx, "LSTM"), (rnnx, "GRU"), (keras.layers, "LSTM")])
+@pytest.mark.thin(3)
 def test_as_a_loop_over_chunks_by_hand(layers, cell):
     """Each lane is its own model of batch size 1, without padding, with states in our hands."""
     stream = TruncatedBPTT(documents(), batch_size=B, steps=S)
