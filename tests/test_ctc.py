@@ -558,6 +558,7 @@ def test_error_in_a_graph_names_the_rows():
 @pytest.mark.parametrize(
     "method, n_best", [("beam", 3), pytest.param("greedy", None, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_export(method, n_best, tmp_path):
     model = recognizer()
     decoder = CTCDecoder(method=method, n_best=n_best)

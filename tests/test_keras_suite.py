@@ -27,7 +27,7 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.thin(10)
+@pytest.mark.slow
 def test_keras_own_tests_pass(file, tmp_path):
     folder = Path(keras.__file__).parent / "src" / "layers" / "rnn"
     if not (folder / file).exists():

@@ -48,6 +48,7 @@ def test_an_own_cell_computes_its_step(mask):
     np.testing.assert_allclose(layer(inputs(), mask=mask), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_in_every_layer(tmp_path):
     """In a stack, in both directions, in a stream; trained, saved, loaded, exported."""
     x = keras.Input((None, D))

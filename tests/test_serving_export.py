@@ -296,6 +296,7 @@ def seq2seq():
     return model
 
 
+@pytest.mark.slow
 def test_decoding_of_ids(tmp_path):
     model = seq2seq()
     version = serving.export(model, tmp_path / "m", ["decode"], verbose=False)
