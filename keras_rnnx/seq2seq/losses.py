@@ -60,7 +60,9 @@ class SequenceLoss(keras.losses.Loss):
         if average not in ("tokens", "sequences", None):
             raise ValueError(f'average is {average!r}, expected "tokens", "sequences" or None.')
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {label_smoothing}, expected at least 0 and less than 1.")
+            raise ValueError(
+                f"label_smoothing is {label_smoothing}, expected at least 0 and less than 1."
+            )
         self.average, self.label_smoothing, self.padding = average, label_smoothing, padding
 
     def __call__(
