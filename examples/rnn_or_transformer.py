@@ -213,7 +213,7 @@ def draw(panels):
 def main():
     options = common.start(common.parser(__doc__, "rnn_or_transformer"))
     quick, total, best = options.quick, common.Budget(), None
-    sizes, epochs = ((400,), 2) if quick else ((4000, 1000, 250), 30)
+    sizes, epochs = ((400, 100), 2) if quick else ((4000, 1000, 250), 30)
     rows, test_set = load(quick)
     nets = {"GRU": lambda: gru(options.rnn), "Transformer": Transformer}
     nets["logistic regression"] = logistic
@@ -251,7 +251,7 @@ def main():
             ("One more step of a stream", "ms", "steps so far"): ms,
             ("What is kept for it", "bytes", "steps so far"): kept,
             ("A step of training, two sequences", "ms", "steps of a sequence"): training(
-                (16,) if quick else (64, 256, 1024, 2048), 3
+                (16, 32) if quick else (64, 256, 1024, 2048), 3
             ),
         }
         common.save(options, draw(panels), "rnn_or_transformer.png")

@@ -47,7 +47,7 @@ def test_short_form(tmp_path):
     result = json.loads((tmp_path / "result.json").read_text())
     metrics, baselines = result["metrics"], result["baselines"]
     assert result["layers"] == "keras_rnnx" and result["quick"] and result["seconds"] > 0
-    assert 0 < metrics["phoneme error"] < 65, "two short epochs: it has learned something"
+    assert 0 < metrics["phoneme error"] < 50, "two short epochs: most phonemes are right"
     assert metrics["phoneme error"] < metrics["word error"] < 100
     counted = "counting letters with neighbours"
     assert 5 < baselines[f"{counted}: phoneme error"] < 30

@@ -297,3 +297,18 @@ def test_files_of_keras_3(ending, tmp_path):
     made = interop.from_keras(tmp_path / f"m.{ending}")
     assert type(made.layers[0]) is rnnx.GRU
     np.testing.assert_allclose(made(inputs(1)), model(inputs(1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_files_of_keras_3_with_an_optimizer(ending, tmp_path):
+    model = keras.Sequential([keras.Input((None, D)), keras.layers.GRU(U)])
+    model.compile("adam", keras.losses.MeanSquaredError())  # Keras cannot read "mse" in a .h5
+    x, y = inputs(1), np.zeros((len(inputs(1)), U), "float32")
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / f"m.{ending}")
+    made = interop.from_keras(tmp_path / f"m.{ending}")
+    np.testing.assert_allclose(made(x), model(x), atol=1e-6)
+    # Keras reads the optimizer's variables from .keras files only.
+    assert int(made.optimizer.iterations) == (1 if ending == "keras" else 0)
+    made.fit(x, y, verbose=0)

@@ -270,6 +270,35 @@ def test_preprocessing_inside(tmp_path):
     np.testing.assert_allclose(next(iter(found.values())), wanted, rtol=1e-5, atol=1e-6)
 
 
+def texts_in():
+    """A model of strings `[B, 1]`, as Keras' own guides make it."""
+    vectorize = keras.layers.TextVectorization(vocabulary=["good", "bad", "film"])
+    layers = [vectorize, keras.layers.Embedding(6, 3, mask_zero=True), rnnx.GRU(U)]
+    return keras.Sequential([keras.Input((1,), dtype="string", name="text"), *layers])
+
+
+def test_vectorization_as_a_layer(tmp_path):
+    model = texts_in()
+    version = serving.export(model, tmp_path / "m", verbose=False)
+    names = {"1", "models.config", "batching.config", "README.md"}
+    assert {path.name for path in (tmp_path / "m").iterdir()} == names
+    texts = np.array([["a good film"], ["bad"]], object)
+    found = serving.ask(version, {"text": texts})
+    wanted = model(tf.constant(texts))
+    np.testing.assert_allclose(next(iter(found.values())), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_failure_beside_the_version_leaves_none(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(exporting.notes, "files", fails)
+    model = keras.Sequential([keras.Input((None, D)), rnnx.GRU(U)])
+    with pytest.raises(OSError, match="disk full"):
+        serving.export(model, tmp_path / "m", verbose=False)
+    assert list((tmp_path / "m").iterdir()) == []
+
+
 def test_normalization_inside_keeps_the_lengths(tmp_path):
     normalize = keras.layers.Normalization(mean=2.0, variance=4.0)
     x = keras.Input((None, D), name="x")

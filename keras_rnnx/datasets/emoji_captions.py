@@ -93,8 +93,7 @@ class EmojiCaptions(tfds.core.GeneratorBasedBuilder):
 def captions():
     """`{emoji: caption}` of all in the package `emoji`, in its order."""
     try:
-        from emoji import EMOJI_DATA  # here: prepared files do not need it
-        from emoji import STATUS  # here: prepared files do not need it
+        from emoji import EMOJI_DATA, STATUS  # here: prepared files do not need it
     except ModuleNotFoundError as error:
         if error.name != "emoji":
             raise
@@ -122,10 +121,7 @@ def caption(emoji, name):
 def drawn(path, emoji):
     """`(emoji, picture [SIZE, SIZE, 3])` of those that the font has."""
     try:
-        from PIL import Image  # here: prepared files do not need it
-        from PIL import ImageDraw  # here: prepared files do not need it
-        from PIL import ImageFont  # here: prepared files do not need it
-        from PIL import features  # here: prepared files do not need it
+        from PIL import Image, ImageDraw, ImageFont, features  # here: prepared files do not need it
     except ModuleNotFoundError as error:
         if error.name != "PIL":
             raise

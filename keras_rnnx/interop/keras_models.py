@@ -187,6 +187,11 @@ def _compile_like(made, model):
     if old is None or not old.built:
         return []
     new.build(made.trainable_variables)
+    if len(old.variables) != len(new.variables):  # Keras reads none from .h5 files
+        return [
+            f"{model.name}: the optimizer of the copy begins anew, that of the model has "
+            f"{len(old.variables)} variables of {len(new.variables)}."
+        ]
     for a, b in zip(old.variables, new.variables, strict=True):
         b.assign(a)
     return []

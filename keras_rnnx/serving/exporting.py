@@ -104,12 +104,13 @@ def export(
         about = _about(model, version, made, left_out)
         name = name or directory.name
         _write_extra(unfinished, name, requests, answers, about)
+        beside = notes.files(name, made, about)  # before the version is there: it may fail
         unfinished.chmod(0o755)
         os.rename(unfinished, directory / str(version))
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    for file, text in notes.files(name, made, about).items():
+    for file, text in beside.items():
         part = directory / f"unfinished_{file}"
         part.write_text(text)
         os.replace(part, directory / file)

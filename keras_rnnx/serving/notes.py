@@ -3,6 +3,7 @@
 import json
 import shlex
 
+import keras
 import numpy as np
 
 
@@ -110,7 +111,8 @@ def _short(signature):
 def _plain(value):
     """An array as JSON has it, short enough to read."""
     if value.dtype == object:
-        return [v if isinstance(v, str) else v.decode() for v in value.tolist()]
+        text = lambda one: one.decode() if isinstance(one, bytes) else one
+        return keras.tree.map_structure(text, value.tolist())
     return np.round(value.astype(float), 3).tolist() if value.dtype.kind == "f" else value.tolist()
 
 
