@@ -1,6 +1,7 @@
 """Monte-Carlo dropout: how sure a model is, from its answers under noise."""
 
 import contextlib
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -11,8 +12,12 @@ from keras_rnnx.layers import everything
 
 
 def mc_predict(
-    model: keras.Model, x: Array, samples: int = 32, batch_size: int = 32
-) -> tuple[Array, Array]:
+    model: keras.Model,
+    x: Array,
+    samples: int = 32,
+    batch_size: int = 32,
+    quantiles: Sequence[float] | None = None,
+) -> tuple[Array, ...]:
     """Mean and spread of a model's predictions with its noise switched on.
 
     Gal and Ghahramani, "Dropout as a Bayesian Approximation: Representing Model Uncertainty in
@@ -24,14 +29,17 @@ def mc_predict(
         x: input or tree of inputs, arrays of N rows each.
         samples: how many times each row is predicted.
         batch_size: rows at a time.
+        quantiles: numbers of 0 to 1, or None. The tails need many samples: 0.025 more than 40.
 
     Returns:
         `(mean, spread)`, float64 arrays or trees as the model's output is: the mean and the
-        standard deviation over the samples, `[N, ...]`.
+        standard deviation over the samples, `[N, ...]`; with `quantiles` a third one, of the
+        quantiles of the samples, `[len(quantiles), N, ...]`.
 
     Raises:
         ValueError: if all samples agree, since then nothing in the model is random (one sample has
-            a spread of 0 and no such check); for no rows, or for different numbers of them.
+            a spread of 0 and no such check); for no rows, or for different numbers of them; for
+            quantiles that are not of 0 to 1.
         TypeError: for a `tf.data.Dataset` or a ragged tensor.
 
     Example:
@@ -47,6 +55,8 @@ def mc_predict(
             f"mc_predict got samples={samples} and batch_size={batch_size}, expected at least 1 of "
             "each."
         )
+    if quantiles is not None and not all(0 <= q <= 1 for q in quantiles):
+        raise ValueError(f"mc_predict got quantiles={quantiles}, expected numbers of 0 to 1.")
     if isinstance(x, (tf.data.Dataset, tf.RaggedTensor)):
         raise TypeError(
             f"mc_predict got a {type(x).__name__}, expected arrays [N, ...], or a dict or list of "
@@ -82,7 +92,10 @@ def mc_predict(
             f"mc_predict got {model.name!r}, and all {samples} samples agree: nothing in it is "
             "random in training. Give its layers dropout, zoneout or weight_dropout."
         )
-    return mean, spread
+    if quantiles is None:
+        return mean, spread
+    among = keras.tree.map_structure(lambda a: np.quantile(a, quantiles, axis=0), joined)
+    return mean, spread, among
 
 
 @contextlib.contextmanager

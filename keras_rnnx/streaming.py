@@ -91,7 +91,11 @@ class StreamingSession:
 
         A client that has no state begins a sequence. A model that returns the last output only
         gives that of the chunk's last step.
+
+        Raises:
+            ValueError: for a chunk without its time axis, or with a batch axis.
         """
+        self._check_ranks(chunk)
         one = self._client(client)
         with one.lock:
             x = keras.tree.map_structure(lambda a: tf.convert_to_tensor(a)[None], chunk)
@@ -117,6 +121,17 @@ class StreamingSession:
         """Forget a client: its next chunk begins a sequence."""
         with self._lock:
             self._kept.pop(client, None)
+
+    def _check_ranks(self, chunk):
+        inputs = getattr(self.model, "inputs", None)  # of a class of its own they are not known
+        found = [np.ndim(a) for a in keras.tree.flatten(chunk)]
+        if inputs and found != [len(i.shape) - 1 for i in inputs]:
+            wanted = [("time", *i.shape[2:]) for i in inputs]
+            raise ValueError(
+                f"feed got a chunk of shape {[np.shape(a) for a in keras.tree.flatten(chunk)]}, "
+                f"expected {wanted}: one client's steps, without a batch axis. A single step is a "
+                "chunk too, `x[None]`."
+            )
 
     def _client(self, client):
         now = time.monotonic()

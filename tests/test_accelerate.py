@@ -83,7 +83,7 @@ def flat(outputs):
 
 
 @pytest.mark.parametrize("make", MODELS)
-@pytest.mark.thin(2)
+@pytest.mark.thin(4)
 def test_same_answers(make, capsys):
     model, x = make()
     model.set_weights(weights_like(model, 3))
@@ -207,6 +207,7 @@ class Subclassed(keras.Model):
     [
         (Subclassed, r"mine is a Subclassed, .* layers of Keras are: body \(LSTM\)"),
         (lambda: keras.layers.LSTM(U), "Expected a Keras model, got LSTM"),
+        (lambda: "model.keras", "got str. A single layer, or the path of a file"),
         (lambda: keras.Sequential([keras.layers.GRU(U)]), "has no weights yet"),
     ],
 )

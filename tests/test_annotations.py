@@ -48,10 +48,12 @@ def mypy(*files):
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_mypy_finds_nothing():
     assert mypy("-p", "keras_rnnx").startswith("Success")
 
 
+@pytest.mark.slow
 def test_mypy_tells_a_user_what_is_wrong(tmp_path):
     lines = {
         "keras_rnnx.LSTM(5, dropout=0.1, return_sequences=True)": "",

@@ -147,6 +147,7 @@ def test_masked_steps(case):
 
 
 @pytest.mark.parametrize("mask", ["holes", "left", "empty_rows"])
+@pytest.mark.thin(3)
 def test_masked_steps_at_once(mask):
     """Where all steps attend at once, the attention of masked steps is hidden afterwards."""
     for zero_masked, sequences, checkpoints in itertools.product([False, True], repeat=3):
@@ -191,6 +192,7 @@ def test_all_steps_at_once(monkeypatch, at_once, steps):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.thin(2)
 def test_all_steps_at_once_where_lengths_are_unknown(monkeypatch, at_once, jit_compile):
     layer, (x, (memory,), mask, (h,), memory_mask), wanted, names = at_once
     monkeypatch.setattr("keras_rnnx.attention.additive.LARGEST", 3 * B * S * K)
@@ -423,6 +425,7 @@ def test_in_parts_of_the_batch():
     "kinds, length, masked",
     [(["location_coverage", "hardmax_additive"], 17, False), (["recursive_general"], 33, True)],
 )
+@pytest.mark.thin(2)
 def test_memory_of_unknown_length_compiled(kinds, length, masked):
     """Padded to 18 and to 36, whose shapes are compiled: what padding gets, it must not keep."""
     attentions = [KINDS[kind] for kind in kinds]

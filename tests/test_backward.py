@@ -75,7 +75,7 @@ def check_equal(found, expected, tolerance=1e-12):
     [(name, 3, "auto") for name in NAMES]
     + [("lstm", 1, "auto"), ("gru", T, "auto"), ("lstm", T + 5, False), ("gru_before", 2, False)],
 )
-@pytest.mark.thin(5)
+@pytest.mark.thin(10)
 def test_truncated_is_chunks_without_a_gradient_between(name, steps, jit_compile):
     plain = problem(name)
     truncated = problem(name, backward=rnnx.Truncated(steps), jit_compile=jit_compile)
@@ -83,6 +83,7 @@ def test_truncated_is_chunks_without_a_gradient_between(name, steps, jit_compile
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru_before"])
+@pytest.mark.thin(2)
 def test_truncated_with_a_mask(name):
     """With zeros for masked outputs nothing but the states goes from chunk to chunk."""
     options = {"zero_output_for_mask": True}
@@ -111,7 +112,7 @@ def test_truncated_of_a_keras_cell():
         ("rnn_stack", 2),
     ],
 )
-@pytest.mark.thin(5)
+@pytest.mark.thin(10)
 def test_checkpointed_gives_the_gradients_of_full(name, every):
     checkpointed = problem(name, "holes", backward=rnnx.Checkpointed(every))
     check_equal(gradients(*checkpointed), gradients(*problem(name, "holes")))
@@ -133,7 +134,7 @@ def test_checkpointed_in_parts_of_the_batch(rows):
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 16, 17, 40])
-@pytest.mark.thin(5)
+@pytest.mark.thin(10)
 def test_checkpointed_with_an_unknown_length(length):
     """Padded to whole segments and to buckets, none of which may show."""
     x = tf.constant(inputs(steps=length, dtype="float64"))
@@ -154,6 +155,7 @@ def test_checkpointed_with_an_unknown_length(length):
 
 
 @pytest.mark.parametrize("training", [None, False])
+@pytest.mark.thin(2)
 def test_checkpointed_where_nothing_was_kept(training):
     """Outside training the backward pass begins with the checkpoints."""
     call = lambda layer, x, mask, states: layer(x, states, mask=mask, training=training)

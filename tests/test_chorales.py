@@ -225,6 +225,7 @@ def test_music21_without_its_scores(files, monkeypatch):
         chorales.score_paths()
 
 
+@pytest.mark.slow
 def test_music21_is_not_imported():
     program = (
         "import sys\n"

@@ -49,7 +49,7 @@ def outputs_and_gradients(way, layer, x, mask, states):
     [(name, "holes" if gives_zeros(name) else "none", (3, 4)) for name in CAUSAL]
     + [(name, "none", (1,) * T) for name in ("simple", "lstm", "gru", "gru_before")],
 )
-@pytest.mark.thin(8)
+@pytest.mark.thin(24)
 def test_pieces_with_carried_state_are_the_whole(name, mask_kind, sizes):
     descriptor = descriptors.BY_NAME[name]
     layer = descriptor.build(rnnx, {**SEQUENCES, "zero_output_for_mask": True})

@@ -65,7 +65,7 @@ def in_turn(cases):
 
 
 @pytest.mark.parametrize("case", list(in_turn(THINNED)))
-@pytest.mark.thin(12)
+@pytest.mark.thin(24)
 def test_layer_keeps_the_contract(case):
     check(descriptors.BY_NAME[case["layer"]], case)
 
@@ -73,7 +73,7 @@ def test_layer_keeps_the_contract(case):
 @pytest.mark.quick
 @pytest.mark.parametrize("name", ["simple", "lstm", "gru", "gru_before", "rnn_stack", "both_lstm"])
 @pytest.mark.parametrize("mode", ["function", "xla"])
-@pytest.mark.thin(2)
+@pytest.mark.thin(4)
 def test_default_layer_keeps_the_contract(name, mode):
     case = {k: v[0] for k, v in OPTIONS.items()}
     check(

@@ -149,7 +149,7 @@ def by_enumeration(tags, x, transitions, mask, start, end):
     [("none", "unknown"), ("left", "function"), ("right", "eager")]
     + [("holes", "xla"), ("holes", "unknown"), ("empty_rows", "function")],
 )
-@pytest.mark.thin(4)
+@pytest.mark.thin(8)
 def test_every_mode(mask_kind, mode):
     mask, (x, transitions, *ends) = make_mask(mask_kind), chain(3)
     tags = np.random.default_rng(4).integers(0, K, size=(B, T))

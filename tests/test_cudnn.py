@@ -287,7 +287,7 @@ def test_several_cells_share_a_buffer(kind):
 @biased
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.thin(5)
+@pytest.mark.thin(15)
 def test_run_gives_what_the_layer_gives(kind, use_bias, lengths, training, monkeypatch):
     emulator = Emulator()
     monkeypatch.setattr(tf.raw_ops, "CudnnRNNV3", emulator)
@@ -507,7 +507,7 @@ def states_of(name, kind):
         ),
     ],
 )
-@pytest.mark.thin(12)
+@pytest.mark.thin(36)
 def test_layers_and_directions_in_one_call(name, kind, mask, options, with_cudnn):
     mask, x, states = make_mask(mask), inputs(dtype="float64"), states_of(name, kind)
     results = [
@@ -522,7 +522,7 @@ def test_layers_and_directions_in_one_call(name, kind, mask, options, with_cudnn
 @pytest.mark.parametrize(
     "name, mask", list(zip(TOGETHER, ["holes", "none", "right", "holes", "none"]))
 )
-@pytest.mark.thin(5)
+@pytest.mark.thin(10)
 def test_gradients_of_one_call(name, mask, kind, with_cudnn):
     mask, x, states = make_mask(mask), inputs(dtype="float64"), states_of(name, kind)
     results, expected = (

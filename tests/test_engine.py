@@ -77,7 +77,7 @@ MASK = tf.constant(np.random.default_rng(1).random((T, B)) > 0.4)
 @pytest.mark.quick
 @pytest.mark.parametrize("options", [{}, {"mask": MASK}, {"mask": MASK, "last_only": True}])
 @pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 def test_every_input_gets_its_gradient(plan, options):
     problem = rich_problem()
     expected = values_and_gradients(rich_step, problem, DIFFERENTIATED, **options)
@@ -88,6 +88,7 @@ def test_every_input_gets_its_gradient(plan, options):
 @pytest.mark.parametrize(
     "options", [{"zero_masked": True}, {"zero_masked": True, "last_only": True}]
 )
+@pytest.mark.thin(2)
 def test_zeros_for_masked_steps(options):
     problem = rich_problem()
     options = {"mask": MASK, **options}

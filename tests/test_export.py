@@ -105,6 +105,7 @@ def test_signature_reaches_stock_pure_ops_only(kind, request):
 
 
 @pytest.mark.parametrize("kind", ["exported", pytest.param("saved", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_loaded_in_python(kind, trained, request):
     loaded = tf.saved_model.load(str(request.getfixturevalue(kind)))
     serve = loaded.signatures["serving_default"]
@@ -183,6 +184,7 @@ def test_portable_is_a_context():
 
 
 @pytest.mark.parametrize("stateful", [True, "any_batch"])
+@pytest.mark.thin(2)
 def test_state_goes_on_between_requests(stateful, tmp_path):
     model = keras.Sequential(
         [

@@ -194,6 +194,7 @@ def test_activity_regularizer(name):
 
 
 @pytest.mark.parametrize("jit_compile", ["auto", True])
+@pytest.mark.thin(2)
 def test_stateful_training(jit_compile):
     x, y = data()
     states = []
@@ -284,7 +285,7 @@ def test_keras_cells_in_our_rnn(name, mask):
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["no mask", "mask"])
 @pytest.mark.parametrize("name", CELLS)
-@pytest.mark.thin(7)
+@pytest.mark.thin(14)
 def test_our_cells_in_keras_rnn(name, mask):
     ours = CELLS[name][1]
     same_results(keras.layers.RNN(ours(U), **SEQUENCES), rnnx.RNN(ours(U), **SEQUENCES), mask)
@@ -292,6 +293,7 @@ def test_our_cells_in_keras_rnn(name, mask):
 
 @pytest.mark.parametrize("package", [0, 1], ids=["Keras' cells", "our cells"])
 @pytest.mark.thin(2)
+@pytest.mark.slow
 def test_stacked_cells(package):
     cells = lambda: [CELLS[name][package](units) for name, units in (("LSTM", 5), ("GRU", 3))]
     theirs = keras.layers.RNN(keras.layers.StackedRNNCells(cells()), **SEQUENCES)

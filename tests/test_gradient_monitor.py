@@ -109,6 +109,7 @@ def test_logs_and_history():
 
 
 @pytest.mark.parametrize("layer", [rnnx.LSTM, rnnx.GRU, rnnx.SimpleRNN])
+@pytest.mark.thin(3)
 def test_a_healthy_net_gives_no_warning(layer):
     assert trained(stack(layer), GradientMonitor(*data(), every=1), batches=3) == []
 

@@ -181,7 +181,7 @@ def test_outer_tape_that_asks_for_no_second_derivative_is_served():
 
 @cells
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "function"])
-@pytest.mark.thin(3)
+@pytest.mark.thin(9)
 def test_two_tapes_side_by_side(name, wrap):
     """Generator and discriminator of a GAN: both tapes record both layers."""
     generators = pair(name, {"return_sequences": True})
@@ -252,7 +252,7 @@ def test_eager_tape_around_a_compiled_function(name, training):
 
 @cells
 @pytest.mark.parametrize("place", [0, 1], ids=["output", "state"])
-@pytest.mark.thin(3)
+@pytest.mark.thin(9)
 def test_loss_on_one_result_only(name, place):
     """The other results then come back without a gradient of their own."""
     ours, theirs = pair(name, SEQUENCES)

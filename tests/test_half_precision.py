@@ -36,7 +36,7 @@ def mean_errors(found, exact):
 @pytest.mark.parametrize(
     "mask_kind, own", [("none", {}), ("holes", {"jit_compile": False})], ids=["compiled", "plain"]
 )
-@pytest.mark.thin(16)
+@pytest.mark.thin(32)
 def test_error_is_at_most_one_and_a_half_times_that_of_keras(name, policy, mask_kind, own):
     mask = make_mask(mask_kind, ROWS, STEPS)
     half = {"mixed_float16": tf.float16, "mixed_bfloat16": tf.bfloat16}[policy]
@@ -70,7 +70,7 @@ def test_error_is_at_most_one_and_a_half_times_that_of_keras(name, policy, mask_
 
 @policies
 @pytest.mark.parametrize("sequences", [False, True])
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 def test_outputs_and_states_are_in_half_precision_and_weights_are_not(policy, sequences):
     for name in LAYERS:
         options = {"dtype": policy, "return_state": True, "return_sequences": sequences}
@@ -121,6 +121,7 @@ def test_weight_gradients_beyond_float16_are_finite(policy):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("mode", [tf.function, lambda f: tf.function(f, jit_compile=True)])
+@pytest.mark.thin(2)
 def test_pure_half_precision_runs(dtype, mode):
     """Weights in half precision too: gradients come in their dtype."""
     plain = {"dtype": dtype, "recurrent_initializer": "glorot_uniform"}  # the default needs QR

@@ -192,7 +192,7 @@ def nested(k):
 @pytest.mark.parametrize("form", ["object", "h5", "keras"])
 @pytest.mark.parametrize("make", [sequential, functional, nested])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
-@pytest.mark.thin(5)
+@pytest.mark.thin(10)
 def test_models_of_keras_2(make, form, tf_keras, tmp_path):
     old, x = make(tf_keras)
     old.compile("adam", "mse")

@@ -40,6 +40,7 @@ def test_use_cudnn_survives_saving(tmp_path):
 
 
 @pytest.mark.parametrize("layer", [rnnx.LSTM, rnnx.GRU, rnnx.SimpleRNN])
+@pytest.mark.thin(2)
 def test_the_mask_reaches_the_next_layer(layer):
     """Limit 6: from Keras 3.16 on, recurrent layers lose the mask after the first one."""
     embedding = keras.layers.Embedding(10, D, mask_zero=True)

@@ -121,6 +121,8 @@ def test_a_mask_is_not_lost_beside_initial_states():
     [
         (dict(sequence_length=[1.0, 2.0, 3.0]), "type float32.*expected one integer per sample"),
         (dict(sequence_length=[1, 2]), r"shape \(2,\).*batch of 3, expected one integer"),
+        (dict(sequence_length=[1, 2, 9]), "from 1 to 9, expected 0 to 7: the sequences have 7"),
+        (dict(sequence_length=[1, -2, 3]), "from -2 to 3, expected 0 to 7"),
         (dict(sequence_length=[[1, 2, 3]]), r"shape \(1, 3\).*expected one integer"),
         (
             dict(reset_mask=np.ones((B, T, 1))),
@@ -187,7 +189,7 @@ BORDERS[0, [0, 3]] = BORDERS[1, [1, 2, 6]] = True
         ("simple", rnnx.Checkpointed(3), False),
     ],
 )
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 def test_resets_part_documents(name, backward, jit_compile):
     descriptor = descriptors.BY_NAME[name]
     options = {"return_sequences": True, "return_state": True, "dtype": "float64"}
@@ -279,7 +281,7 @@ class Conditioned(rnnx.LSTMCell):
 
 @pytest.mark.parametrize("backward", ["full", rnnx.Checkpointed(3)])
 @pytest.mark.parametrize("rows", [B, 20])
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 def test_constants_reach_every_step(backward, rows):
     """With their gradient, in parts of the batch and segments too."""
     layer = rnnx.RNN(Conditioned(U, dtype="float64"), backward=backward, dtype="float64")

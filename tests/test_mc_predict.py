@@ -31,6 +31,16 @@ def test_mean_and_spread_are_those_of_the_noise():
 
 
 @pytest.mark.quick
+def test_quantiles_are_those_of_the_samples():
+    model, x = dropping(), np.ones((6, 1, 1))
+    mean, spread, (low, middle, high) = rnnx.mc_predict(model, x, 2, quantiles=(0, 0.5, 1))
+    np.testing.assert_allclose(low, mean - spread, atol=1e-9)  # of two samples, the smaller one
+    np.testing.assert_allclose(middle, mean, atol=1e-9)
+    np.testing.assert_allclose(high, mean + spread, atol=1e-9)
+    assert spread.any() and low.shape == (6, 1)
+
+
+@pytest.mark.quick
 def test_batch_normalization_stays_as_it_is():
     inputs_ = keras.Input((T, D))
     h = keras.layers.BatchNormalization()(rnnx.GRU(U, dropout=0.5, seed=1)(inputs_))
@@ -54,6 +64,7 @@ def test_batch_normalization_stays_as_it_is():
             "nothing in it is random",
         ),
         (dropping, {"samples": 0}, "samples=0 and batch_size=32, expected at least 1"),
+        (dropping, {"quantiles": [2.5]}, r"quantiles=\[2.5\], expected numbers of 0 to 1"),
         (dropping, {"x": inputs()[:0]}, r"inputs of \{0\} rows"),
         (dropping, {"x": [inputs(), inputs()[:2]]}, "expected arrays of as many rows each"),
     ],

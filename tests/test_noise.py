@@ -168,7 +168,7 @@ def test_noise_does_what_its_paper_says(kind, noise, draws):
 @pytest.mark.parametrize(
     "options", [{}, pytest.param({"jit_compile": False}, marks=pytest.mark.slow)]
 )
-@pytest.mark.thin(8)
+@pytest.mark.thin(16)
 def test_gradients_are_those_of_the_loop_with_that_noise(kind, noise, options):
     """Against TensorFlow's own differentiation of the loop, on the same noise."""
     x, both = tf.constant(inputs(dtype="float64")), []
@@ -180,7 +180,7 @@ def test_gradients_are_those_of_the_loop_with_that_noise(kind, noise, options):
 
 
 @pytest.mark.parametrize("kind, noise", [("lstm", n) for n in NOISES])
-@pytest.mark.thin(5)
+@pytest.mark.thin(10)
 def test_checkpoints_have_the_same_noise(kind, noise):
     x, both = tf.constant(inputs(dtype="float64")), []
     for backward in ("full", rnnx.Checkpointed(3)):

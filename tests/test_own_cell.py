@@ -163,6 +163,20 @@ def forgotten_weight(self, weights, product, x, states, constants):
     return h, (h,)
 
 
+def with_mix(self, input_dim):
+    return {**Leaky.weights(self, input_dim), "mix": rnnx.Weight((4, 4), "recurrent")}
+
+
+def second_matrix(self, weights, product, x, states, constants):
+    (h,) = states
+    h = tf.tanh(product("recurrent_kernel", h, plus=x) * tf.sigmoid(product("mix", h)))
+    return h, (h,)
+
+
+def both_matrices(self, weights):
+    return {name: weights[name] for name in ("recurrent_kernel", "mix")}
+
+
 def no_states(self, weights, product, x, states, constants):
     return tf.tanh(product("recurrent_kernel", states[0], plus=x))
 
@@ -173,7 +187,14 @@ def past_product(self, weights, product, x, states, constants):
 
 
 FAULTS = {
-    "a weight that is not prepared": (dict(step=forgotten_weight), "mix.*`prepare` names"),
+    "a weight that is not prepared": (
+        dict(weights=with_mix, step=forgotten_weight),
+        "looks up weights.'mix'., and `prepare` gave recurrent_kernel",
+    ),
+    "a recurrent matrix that noise would leave out": (
+        dict(weights=with_mix, prepare=both_matrices, step=second_matrix),
+        "noise: .*multiplies a state by mix, which `recurrent` does not name",
+    ),
     "no states": (dict(step=no_states), r"returned .*Tensor, expected \(output, new states\)"),
     "a product past the engine": (dict(step=past_product), "noise: .*through `product`"),
     "a weight that is not used": (dict(project=unused_bias), "weight 'bias' has no gradient"),

@@ -31,7 +31,7 @@ SEQUENCES = {"return_sequences": True, "return_state": True}
     "mask, mode, backward",
     [("holes", "eager", "full"), ("left", "function", "autodiff"), ("empty_rows", "xla", "full")],
 )
-@pytest.mark.thin(9)
+@pytest.mark.thin(18)
 def test_nan_in_padding_changes_nothing(name, mask, mode, backward):
     descriptor = descriptors.BY_NAME[name]
     layer = descriptor.build(rnnx, {**SEQUENCES, "backward": backward})
@@ -67,7 +67,7 @@ def test_nan_in_padding_of_one_row_leaves_the_other_rows(name):
 @pytest.mark.parametrize(
     "mode, masked", [("eager", False), ("function", True), ("unknown", True), ("xla", False)]
 )
-@pytest.mark.thin(9)
+@pytest.mark.thin(27)
 def test_batch_of_zero_rows(name, mode, masked):
     descriptor = descriptors.BY_NAME[name]
     layer = descriptor.build(rnnx, SEQUENCES)

@@ -60,7 +60,7 @@ def test_row_limits(batch, parts):
     (SEQUENCES, SLOW({}), SLOW({**SEQUENCES, "zero_output_for_mask": True})),
 )
 @pytest.mark.parametrize("name", (SLOW("LSTM"), "GRU"))
-@pytest.mark.thin(5)
+@pytest.mark.thin(10)
 def test_parts_equal_the_whole(name, options, mask, mode):
     found = []
     for parts in (1, 2, 3):
@@ -76,6 +76,7 @@ def test_parts_equal_the_whole(name, options, mask, mode):
 @pytest.mark.quick
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("name", (SLOW("LSTM"), "GRU", SLOW("SimpleRNN")))
+@pytest.mark.thin(2)
 def test_parts_equal_keras(name, mask):
     """From given states, whose gradients come out right too."""
     ours = getattr(rnnx, name)(U, batch_parts=2, **SEQUENCES)

@@ -698,7 +698,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 RANDOM = settings(derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate])
 
 
-@settings(RANDOM, max_examples=8)
+@settings(RANDOM, max_examples=4)
 @given(SEEDS)
 def test_random_cases(seed):
     run(LAYERS[seed % len(LAYERS)], seed)

@@ -66,7 +66,7 @@ def cases():
 
 
 @pytest.mark.parametrize("name, mask, mode, jit, options", list(cases()))
-@pytest.mark.thin(6)
+@pytest.mark.thin(12)
 def test_chunks_are_the_loop(name, mask, mode, jit, options, always_chunks, monkeypatch):
     row = descriptors.BY_NAME[name]
     options = {**options, "return_state": True, "dtype": "float64", "jit_compile": jit}
@@ -88,7 +88,7 @@ def test_chunks_are_the_loop(name, mask, mode, jit, options, always_chunks, monk
 @pytest.mark.quick
 @names
 @pytest.mark.parametrize("chunks", [False, True])
-@pytest.mark.thin(5)
+@pytest.mark.thin(10)
 def test_long_sequences_in_float32(name, chunks, monkeypatch):
     """65,536 steps: within 1e-4 of a float64 loop, and nothing overflows."""
     steps, row = 2**16, descriptors.BY_NAME[name]

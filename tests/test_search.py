@@ -363,7 +363,7 @@ class Anything:
         (sample, "method"),
     ],
 )
-@pytest.mark.thin(2)
+@pytest.mark.thin(4)
 def test_graphs_are_freed_with_their_step(search, kind):
     owner, constraint = Steps(), Anything()
     if kind == "function":

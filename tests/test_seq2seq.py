@@ -77,7 +77,7 @@ def real(ids, lengths):
 
 
 @pytest.mark.parametrize("name", CELLS)
-@pytest.mark.thin(3)
+@pytest.mark.thin(6)
 def test_scores_are_those_of_teacher_forcing(name):
     """Decoded step by step and scored as a whole: two ways through the model, one number."""
     model = seq2seq(CELLS[name]())
@@ -183,6 +183,7 @@ def test_saved_it_continues_with_the_same_losses(name, tmp_path):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_any_keras_model_encodes():
     """A convolution over features, without states; and two memories for two attentions."""
     inputs = keras.Input((None, 3))
@@ -259,6 +260,7 @@ def test_scheduled_sampling_trains():
         assert float(InverseSigmoidDecay(k)(step)) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_frames():
     """A decoder of numbers: trained on the frames before, and rolled out on its own."""
     keras.utils.set_random_seed(2)

@@ -82,6 +82,7 @@ ruled = pytest.mark.parametrize("rules, permitted", RULES.values(), ids=RULES)
 @ruled
 @settings(RANDOM, max_examples=15)
 @given(rows=BATCHES, prefixes=PREFIXES, length=st.integers(1, 4), penalty=WEIGHTS, cover=COVER)
+@pytest.mark.thin(2)
 def test_a_beam_of_all_sequences_finds_all_that_are_permitted(
     rules, permitted, rows, prefixes, length, penalty, cover
 ):
@@ -103,6 +104,7 @@ def test_a_beam_of_all_sequences_finds_all_that_are_permitted(
     length=st.integers(1, 9),
     penalty=WEIGHTS,
 )
+@pytest.mark.thin(2)
 def test_a_narrow_beam_and_greedy_search(rules, permitted, rows, prefixes, width, length, penalty):
     options = dict(prefix=padded(prefixes), max_length=length, **rules)
     found = penalised(rows, penalty, 0.2, beam_width=width, **options)

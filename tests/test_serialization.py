@@ -258,6 +258,7 @@ def random_model(namespace, dtype=None):
 
 
 @pytest.mark.parametrize("dtype", [None, "mixed_bfloat16"])
+@pytest.mark.thin(2)
 def test_keras_file(tmp_path, dtype):
     model = random_model(rnnx, dtype)
     model.save(tmp_path / "model.keras")

@@ -136,6 +136,8 @@ def test_a_request_that_does_not_fit(sound):
         serving.ask(sound, {"another": x})
     with pytest.raises(ValueError, match=r"no signature 'other', only \[.*'serving_default'"):
         serving.ask(sound, {"another": x}, "other")
+    with pytest.raises(TypeError, match="ask got a ndarray as inputs, expected a dict of arrays"):
+        serving.ask(sound, x)
 
 
 @pytest.mark.parametrize("kind", ["missing", "torn", "other inputs", "wrong width", "too many"])

@@ -95,6 +95,7 @@ def test_answers_of_every_loader(exported, tmp_path):
         assert_same(found, value)
 
 
+@pytest.mark.slow
 def test_eleven_steps_are_one_call(exported):
     model, version, causal = exported
     if not causal:
@@ -279,13 +280,16 @@ def texts_in():
 
 def test_vectorization_as_a_layer(tmp_path):
     model = texts_in()
-    version = serving.export(model, tmp_path / "m", verbose=False)
+    version = serving.export(model, tmp_path / "m", example=[["bad"], ["film"]], verbose=False)
     names = {"1", "models.config", "batching.config", "README.md"}
     assert {path.name for path in (tmp_path / "m").iterdir()} == names
     texts = np.array([["a good film"], ["bad"]], object)
     found = serving.ask(version, {"text": texts})
     wanted = model(tf.constant(texts))
     np.testing.assert_allclose(next(iter(found.values())), wanted, rtol=1e-5, atol=1e-6)
+    page = (tmp_path / "m" / "README.md").read_text()
+    assert "| `text` | string | `[any, 1]` |" in page, "what it takes"
+    assert f"| `output` | float32 | `[any, {U}]` |" in page, "what it gives"
 
 
 def test_a_failure_beside_the_version_leaves_none(tmp_path, monkeypatch):
@@ -368,6 +372,7 @@ def test_decoding_of_strings(tmp_path):
     (found,) = checking.answers(version, [("serving_default", {"text": texts})])
     assert_same_everywhere(found, version, "serving_default", {"text": texts}, tmp_path)
     assert found["text"].tolist() == translator(tf.constant(texts)).numpy().tolist()
+    assert found["text"].tolist() == translator.predict(["abc", "g"], verbose=0).tolist()
     with pytest.raises(ValueError, match="answers whole sequences only"):
         serving.export(translator, tmp_path / "n", ["step"], verbose=False)
 
@@ -377,6 +382,17 @@ def test_decoding_of_strings(tmp_path):
 
 def small():
     return keras.Sequential([keras.Input((None, D)), rnnx.GRU(U)])
+
+
+def test_what_is_left_out_is_said_once(tmp_path, capsys):
+    model = keras.Sequential([keras.Input((None, D)), rnnx.Bidirectional(rnnx.GRU(U))])
+    serving.export(model, tmp_path / "m")
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.endswith("serving_default")
+    assert [line.split(":")[0].strip() for line in rest] == [
+        "without decode",
+        "without step and initial_state",
+    ]
 
 
 def test_versions_follow_each_other(tmp_path):
@@ -403,6 +419,11 @@ def test_versions_follow_each_other(tmp_path):
             lambda: keras.Sequential([keras.Input((None, D)), rnnx.GRU(U, stateful="any_batch")]),
             {},
             "all clients would share its state",
+        ),
+        (
+            small,
+            {"example": ["a", "b"]},
+            rf"shapes .\(2,\).*expected one .*'inputs': .None, None, {D}",
         ),
         (small, {"preprocess": {"y": None}}, "names y, and the model has the inputs inputs"),
         (
@@ -441,6 +462,7 @@ exporting.export(model, sys.argv[1], verbose=False)
 
 
 @pytest.mark.parametrize("moment", ["early", "late"])
+@pytest.mark.thin(2)
 def test_a_killed_export_leaves_nothing_to_serve(moment, tmp_path):
     command = [sys.executable, "-c", HALTED, str(tmp_path / "m"), moment]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -487,7 +509,7 @@ def test_lstm_and_gru_lie_in_the_graph_for_both_devices(tmp_path):
 @pytest.mark.parametrize("rows", [3, 20])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-@pytest.mark.thin(3)
+@pytest.mark.thin(9)
 def test_gradients_of_the_pair_are_those_of_the_loop(kind, masked, rows):
     layer = getattr(rnnx, kind)(U, return_sequences=True, return_state=True)
     x = tf.constant(inputs(3, batch=rows))

@@ -98,6 +98,10 @@ def test_step_builds_a_layer():
         ),
         (lambda: session(rnnx.GRU(U, go_backwards=True)).feed(1, inputs()[0]), "go_backwards=True"),
         (lambda: session(keras.layers.Dense(2)).feed(1, inputs()[0]), "no recurrent layer"),
+        (
+            lambda: session(rnnx.GRU(U)).feed(1, inputs()[0, 0]),
+            rf"chunk of shape \[\({D},\)\], expected \[\('time', {D}\)\].*without a batch axis",
+        ),
     ],
 )
 def test_what_cannot_stream(make, message):
@@ -146,6 +150,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.thin(2)
 def test_chunks_of_a_session_are_the_sequence(name):
     model, x = MODELS[name](), inputs(steps=20)
     feed = rnnx.StreamingSession(model).feed

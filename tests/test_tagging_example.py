@@ -216,6 +216,7 @@ def test_heads():
     assert models["no CRF"].output_shape == (None, None, 37)
 
 
+@pytest.mark.slow
 def test_text_in_and_names_out(tmp_path):
     parts = vectorizers()
     model = tagging_crf.build(keras_rnnx, "CRF", NAMES, parts)

@@ -430,7 +430,7 @@ class WithoutBuild(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("make", [WithoutBuild, *(make for make, _ in LAYERS.values())])
-@pytest.mark.thin(4)
+@pytest.mark.thin(12)
 def test_save_and_load(make, tmp_path):
     step = next((step for other, step in LAYERS.values() if other is make), (D,))
     model = keras.Sequential([keras.Input((T, *step)), TimeDistributed(make(), fold=False)])
@@ -460,6 +460,7 @@ def test_export(fold, steps, tmp_path):
     assert_close(served.serve(x), model(x), 1e-6, "exported")
 
 
+@pytest.mark.slow
 def test_fit():
     model = hierarchy()
     model.compile("adam", "mse")

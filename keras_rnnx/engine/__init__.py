@@ -20,6 +20,7 @@ from keras_rnnx.engine.parts import in_parts
 from keras_rnnx.engine.plan import CHUNKS
 from keras_rnnx.engine.plan import Plan
 from keras_rnnx.engine.plan import choose
+from keras_rnnx.engine.products import Prepared
 from keras_rnnx.engine.products import Products
 from keras_rnnx.engine.run import run
 from keras_rnnx.engine.run import run_in_segments

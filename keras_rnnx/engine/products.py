@@ -35,10 +35,20 @@ class Call(NamedTuple):
     pieces: int | None = None  # into how many pieces the product is split
 
 
+class Prepared(dict):
+    """What `prepare` made of the weights, by name, for a step to look up."""
+
+    def __missing__(self, name):
+        raise ValueError(
+            f"The step looks up weights[{name!r}], and `prepare` gave {', '.join(self) or 'none'}. "
+            "Override `prepare` to return every weight that the step uses."
+        )
+
+
 class Products:
     """Hands `product` to a step and remembers the calls and their values.
 
-    weights: `{name: [K, N]}`; constants: the step's constants, looked up by name if a dict.
+    weights: `Prepared`; constants: those of the step, looked up by name if a dict.
     recorded: the values to return instead of multiplying (the replay of the backward pass).
     turned: matrices transposed beforehand, by name, for the gradients of replayed products.
     split: matrices split beforehand, by name, for products that are wanted in pieces.

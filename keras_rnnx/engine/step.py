@@ -10,6 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_rnnx.engine.data import Structure
+from keras_rnnx.engine.products import Prepared
 from keras_rnnx.engine.products import Products
 from keras_rnnx.engine.trace import trace
 
@@ -28,7 +29,7 @@ class Step:
         """`(output, flat new states, products)` of one step."""
         x, states = list(x), list(states)
         constants = self.constants.pack(constants)
-        weights = dict(zip(self.names, weights, strict=True))
+        weights = Prepared(zip(self.names, weights, strict=True))
         products = Products(weights, constants, states, x, recorded, turned, split)
         result = self.step(weights, products, self.xs.pack(x), self.states.pack(states), constants)
         if not isinstance(result, (list, tuple)) or len(result) != 2:

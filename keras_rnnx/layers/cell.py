@@ -12,6 +12,7 @@ from keras_rnnx.annotations import States
 from keras_rnnx.annotations import Tensor
 from keras_rnnx.cells import Around
 from keras_rnnx.cells import CellSpec
+from keras_rnnx.engine import Prepared
 from keras_rnnx.engine import Products
 from keras_rnnx.layers import checks
 from keras_rnnx.regularization import RecurrentDropout
@@ -261,6 +262,7 @@ class Cell(keras.layers.Layer):
         given = keras.tree.map_structure(cast, given)
         _, constants, states = spec.enter(weights, given, tuple(states), None, 1, False)
         x = spec.project(weights, x)
+        prepared = Prepared(prepared)
         product = Products(prepared, constants, states)
         return spec.step(prepared, product, x, tuple(states), constants)
 

@@ -66,6 +66,13 @@ def _steps_before(layer, lengths, sequences):
             f"{lengths.dtype.name} with a batch of {batch}, expected one integer per sample: the "
             "number of steps of each sequence, (batch,)."
         )
+    values, steps = tf.get_static_value(lengths), sequences.shape[1]
+    if values is not None and values.size and steps is not None:  # otherwise it would cost time
+        if values.min() < 0 or values.max() > steps:
+            raise ValueError(
+                f"{layer.name} got sequence_length from {values.min()} to {values.max()}, expected "
+                f"0 to {steps}: the sequences have {steps} steps, padding included."
+            )
     steps = tf.range(tf.shape(sequences)[1], dtype=lengths.dtype)
     return steps < lengths[:, None]
 

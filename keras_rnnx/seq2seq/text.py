@@ -8,6 +8,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from keras_rnnx.annotations import Array
 from keras_rnnx.annotations import PathLike
 from keras_rnnx.annotations import Tensor
 from keras_rnnx.seq2seq.decoding import NUMBERS
@@ -138,6 +139,11 @@ class Translator(keras.Model):
 
     def call(self, inputs: Tensor) -> Tensor:
         return self.decode(inputs).texts[:, 0]
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Array:
+        """As Keras' `predict`; strings may come as a list or in any array."""
+        x = x if isinstance(x, tf.data.Dataset) else tf.convert_to_tensor(x)
+        return super().predict(x, *args, **kwargs)
 
     def export(self, path: PathLike, verbose: bool = True) -> None:
         """Write a SavedModel that takes strings: stock TensorFlow operations, and no file beside.

@@ -187,6 +187,12 @@ def ask(
     >>> ask(version, request)["output"].shape
     (2, 4)
     """
+    if not isinstance(inputs, Mapping):
+        raise TypeError(
+            f"ask got a {type(inputs).__name__} as inputs, expected a dict of arrays by the names "
+            'of the inputs, such as {"inputs": x, "lengths": n}. The README.md beside the version '
+            "lists them."
+        )
     (found,) = answers(_version(Path(directory)), [(signature, inputs)])
     if isinstance(found, str):
         raise ValueError(f"The export refuses the request: {found}")

@@ -101,7 +101,7 @@ def export(
         requests = [(key, one.example) for key, one in made.items()]
         answers = [_answer(functions[key], request) for key, request in requests]
         _check_padding(model, made, functions)
-        about = _about(model, version, made, left_out)
+        about = _about(model, version, made, functions, left_out)
         name = name or directory.name
         _write_extra(unfinished, name, requests, answers, about)
         beside = notes.files(name, made, about)  # before the version is there: it may fail
@@ -116,9 +116,9 @@ def export(
         os.replace(part, directory / file)
     if verbose:
         print(f"Written to {directory / str(version)}: {', '.join(made)}")
-        for key, why in left_out.items():
-            if key not in made:
-                print(f"  without {key}: {why}")
+        for why in dict.fromkeys(about["left_out"].values()):
+            without = [key for key, reason in about["left_out"].items() if reason == why]
+            print(f"  without {' and '.join(without)}: {why}")
     return directory / str(version)
 
 
@@ -209,7 +209,7 @@ def _check_padding(model, made, functions):
             )
 
 
-def _about(model, version, made, left_out):
+def _about(model, version, made, functions, left_out):
     """What the file `keras_rnnx.json` says."""
     describe = lambda spec: {
         "dtype": spec.dtype.name,
@@ -231,6 +231,13 @@ def _about(model, version, made, left_out):
         },
         "signatures": {
             key: {spec.name: describe(spec) for spec in one.specs} for key, one in made.items()
+        },
+        "outputs": {
+            key: {
+                name: describe(tensor)
+                for name, tensor in function.get_concrete_function().structured_outputs.items()
+            }
+            for key, function in functions.items()
         },
         "left_out": {key: why for key, why in left_out.items() if key not in made},
         "config": None if config is None else json.loads(config),

@@ -78,7 +78,7 @@ class Inputs:
 
     def _example(self, given):
         """`{name: array}` of the specs, lengths included: what was given, or numbers made up."""
-        flat = None if given is None else keras.tree.flatten(given)
+        flat = None if given is None else self._leaves(given)
         made = {}
         rng = np.random.default_rng(0)
         for k, name in enumerate(self.names):
@@ -98,6 +98,22 @@ class Inputs:
             some = steps if given is not None else np.maximum(steps - 2 * np.arange(rows), 1)
             made[lengths] = np.full([rows], some, "int32")
         return made
+
+    def _leaves(self, given):
+        """The arrays of an example, flat, each of the rank that the model takes."""
+        # A list for one input is rows, such as strings, unless it holds an array for each.
+        rows = isinstance(given, (list, tuple)) and len(self.names) == 1
+        rows = rows and not any(getattr(one, "shape", ()) for one in given)
+        flat = [np.asarray(given)] if rows else keras.tree.flatten(given)
+        found = [np.shape(one) for one in flat]
+        ranks = [self.specs[name].shape.rank for name in self.names]
+        if list(map(len, found)) != ranks:
+            wanted = {name: tuple(self.specs[name].shape) for name in self.names}
+            raise ValueError(
+                f"example holds arrays of shapes {found}, expected one for each of the inputs "
+                f"{wanted}, nested as the model's inputs are; None is any number."
+            )
+        return flat
 
     def read(self, given):
         """`(x, mask)` for the model, both nested as it takes them, of named tensors."""

@@ -42,7 +42,7 @@ pad_variable_length_inputs: true
 def _readme(name, signatures, about):
     parts = [f"# {name}\n", _server(name)]
     for key, signature in signatures.items():
-        parts.append(_of_signature(name, key, signature))
+        parts.append(_of_signature(name, key, signature, about["outputs"][key]))
     packages = ", ".join(f"{package} {number}" for package, number in about["packages"].items())
     parts.append(f"Written by {packages}.\n")
     return "\n".join(parts)
@@ -68,19 +68,23 @@ python -m keras_rnnx.serving.check .
 """
 
 
-def _of_signature(name, key, signature):
+def _of_signature(name, key, signature, outputs):
     request = _short(signature)
     body = json.dumps({"signature_name": key, "inputs": {n: _plain(v) for n, v in request.items()}})
-    rows = "\n".join(
-        f"| `{spec.name}` | {spec.dtype.name} | `{_shape(spec)}` |" for spec in signature.specs
-    )
+    row = lambda name, dtype, shape: f"| `{name}` | {dtype} | `{_shape(shape)}` |"
+    taken = "\n".join(row(s.name, s.dtype.name, s.shape) for s in signature.specs)
+    given = "\n".join(row(n, o["dtype"], o["shape"]) for n, o in outputs.items())
     arrays = ", ".join(f"{n!r}: {_literal(v)}" for n, v in request.items())
     return f"""\
 ## {key}
 
 | input | dtype | shape |
 |---|---|---|
-{rows}
+{taken}
+
+| output | dtype | shape |
+|---|---|---|
+{given}
 
 ```sh
 curl http://localhost:8501/v1/models/{name}:predict -d {shlex.quote(body)}
@@ -121,5 +125,5 @@ def _literal(value):
     return f"np.array({_plain(value)}, {dtype!r})"
 
 
-def _shape(spec):
-    return "[" + ", ".join("any" if n is None else str(n) for n in spec.shape) + "]"
+def _shape(shape):
+    return "[" + ", ".join("any" if n in (None, -1) else str(n) for n in shape) + "]"
