@@ -11,61 +11,30 @@ drawn with a font of Debian and named by the package `emoji`:
     python examples/captioning.py --dataset coco_captions  # photographs, which TFDS downloads
 """
 
-import itertools
-import re
-import textwrap
 from collections import Counter
 
 import common  # first: it sets the environment
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
+from parts.caption_data import GRID
+from parts.caption_data import LENGTH
+from parts.caption_data import SIZE
+from parts.caption_data import UNKNOWN
+from parts.caption_data import decode
+from parts.caption_data import encode
+from parts.caption_data import load
+from parts.caption_report import always
+from parts.caption_report import bigram_nats
+from parts.caption_report import draw
+from parts.caption_report import nearest
+from parts.caption_report import quality
 
 import keras_rnnx
-import keras_rnnx.datasets  # registers `emoji_captions` for TFDS
 from keras_rnnx import seq2seq
 from keras_rnnx.attention import BahdanauAttention
 
-SIZE, GRID = 48, 6  # pixels of a side; places of a side that the decoder looks at
-LENGTH, BATCH = 12, 64  # words of a caption at most, its end included
-UNKNOWN = 1  # 0 is padding; after the words come the end and the start
-UNITS, SMALL, DROPOUT, EPOCHS, RATE = 192, 96, 0.4, 30, 2e-3
-
-
-def load(options):
-    """`{split: (pictures [N, SIZE, SIZE, 3], the captions of each)}`."""
-    font = {"font": options.font} if options.font else {}
-    builder = tfds.builder(options.dataset, data_dir=options.data_dir, **font)
-    builder.download_and_prepare()
-
-    def resized(row):
-        image = tf.image.resize(row["image"], (SIZE, SIZE), antialias=True)
-        texts = [row["caption"]] if "caption" in row else row["captions"]["text"]
-        return tf.cast(tf.round(image), tf.uint8), texts
-
-    clean = lambda text: re.sub(r"[.,!?()\"]", "", text.decode().lower())
-    sets, part = {}, "[:50%]" if options.quick else ""
-    validation = "val" if options.dataset == "coco_captions" else "validation"
-    for split, its_name in {"train": "train", "validation": validation, "test": "test"}.items():
-        rows = builder.as_dataset(split=its_name + part).map(resized, tf.data.AUTOTUNE)
-        images, texts = zip(*tfds.as_numpy(rows))
-        sets[split] = np.stack(images), [[clean(text) for text in several] for several in texts]
-    return sets
-
-
-def encode(captions, words):
-    """Ids `[N, LENGTH]` of captions, the first of each picture, with the end behind them."""
-    number = {word: k for k, word in enumerate(words)}
-    rows = [[number.get(word, UNKNOWN) for word in one.split()] for one, *_ in captions]
-    rows = [row[: LENGTH - 1] + [len(words)] for row in rows]
-    return keras.utils.pad_sequences(rows, LENGTH, padding="post")
-
-
-def decode(ids, words):
-    real = lambda row: itertools.takewhile(lambda k: k < len(words), row)  # up to the end
-    return [" ".join(words[k] for k in real(row)) for row in ids]
+UNITS, SMALL, DROPOUT, BATCH, EPOCHS, RATE = 192, 96, 0.4, 64, 30, 2e-3
 
 
 def cnn():
@@ -137,62 +106,6 @@ def describe(model, images, words, **how):
         logits[:, [0, UNKNOWN, len(words) + 1]] = -np.inf
         ids[:, t] = logits.argmax(axis=-1)
     return decode(ids, words)
-
-
-def word_f1(found, captions):
-    """F1 of the words in a caption, whatever their order; against the closest true one."""
-    counts = [(Counter(found.split()), Counter(true.split())) for true in captions]
-    return max(2 * (a & b).total() / (a.total() + b.total()) for a, b in counts)
-
-
-def quality(found, captions, name="{}"):
-    f1 = np.mean([word_f1(one, several) for one, several in zip(found, captions)])
-    bleu = seq2seq.corpus_bleu(found, captions)
-    return {name.format("word F1"): f1, name.format("BLEU"): bleu}
-
-
-def nearest(images, captions, others):
-    """For each of the others the caption of the picture that differs least, pixel by pixel."""
-    known, others = (a.reshape(len(a), -1).astype("float32") for a in (images, others))
-    distance = np.sum(known**2, axis=1) - 2 * others @ known.T
-    return [captions[k][0] for k in distance.argmin(axis=1)]
-
-
-def always(captions):
-    """Of the first 1,000 captions the one that is best for all of them."""
-    some = captions[:1000]
-    return max((one for one, *_ in some), key=lambda one: sum(word_f1(one, few) for few in some))
-
-
-def bigram_nats(train, test, prior=50):
-    """Nats per word of ids, with counted bigrams and a Dirichlet prior of the counted words."""
-    pairs = lambda rows: [pair for ids in rows for pair in itertools.pairwise([-1, *ids[ids > 0]])]
-    both = Counter(pairs(train))
-    first, second = (Counter(pair[k] for pair in both.elements()) for k in (0, 1))
-    alone = lambda b: (second[b] + 1) / (second.total() + train.max() + 1)
-    p = [(both[a, b] + prior * alone(b)) / (first[a] + prior) for a, b in pairs(test)]
-    return -np.mean(np.log(p))
-
-
-def draw(options, model, images, captions, words):
-    """Pictures, their true captions, and where the decoder looked for each word that it said."""
-    found = model.decode(images, beam_width=4)
-    texts = [text.split() for text in decode(found.ids[:, 0].numpy(), words)]
-    shape = len(images), 1 + max(map(len, texts))
-    size = 1.5 * shape[1], 1.8 * shape[0]
-    figure, axes = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)
-    for row, image, said, (true, *_), weights in zip(
-        axes, images, texts, captions, found.alignments[:, 0].numpy()
-    ):
-        looked = weights[: len(said)].reshape(-1, GRID, GRID, 1)
-        light = tf.image.resize(looked / looked.max(axis=(1, 2), keepdims=True), (SIZE, SIZE))
-        shown = [image, *(image * (0.2 + 0.8 * light)).numpy().astype("uint8")]
-        for axis, title, picture in zip(row, [textwrap.fill(true, 20), *said], shown):
-            axis.imshow(picture)
-            axis.set_title(title, fontsize=9, style="italic" if axis is row[0] else None)
-        for axis in row:
-            axis.axis("off")
-    common.save(options, figure, "captions.png")
 
 
 def main():

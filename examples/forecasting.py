@@ -11,12 +11,12 @@ only as far as it is measured, and so the days around hot ones are hard to fores
 """
 
 import common  # first: it sets the environment
-import electricity
+from parts import electricity
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-from electricity import DAY
-from electricity import WEEK
+from parts.electricity import DAY
+from parts.electricity import WEEK
 
 import keras_rnnx
 

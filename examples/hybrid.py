@@ -12,7 +12,7 @@ of Both Worlds", ACL 2018. Words, vocabularies and decoder are those of translat
 
 import common  # first: it sets the environment
 import keras
-import pronunciations
+from parts import pronunciations
 import translate
 
 from keras_rnnx import seq2seq
@@ -84,7 +84,7 @@ def main():
     if options.layers == "keras_rnnx":
         longest = sorted(test, key=len)[-23:-20]
         picture = options.out / "hybrid.png"
-        common.write(picture, lambda path: translate.draw(path, translator, longest))
+        common.write(picture, lambda path: pronunciations.draw(path, translator, longest))
         translate.export(options, translator, test[:6])
     baselines = pronunciations.counted(translator, words)
     common.report(options, translator.model, budget, metrics, baselines)

@@ -9,52 +9,21 @@ composes: given a beginning, it goes on by itself. The chorales come with the pa
     python examples/music.py --quick    # some of them, two epochs: to see that all works
 """
 
-import itertools
-
 import common  # first: it sets the environment
 import keras
-import matplotlib.pyplot as plt
-import music21
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
+from parts.chorale_data import KEYS
+from parts.chorale_data import NOTES
+from parts.chorale_data import PADDING
+from parts.chorale_data import examples
+from parts.chorale_data import keys_of
+from parts.chorale_data import load
+from parts.chorale_score import BEGINNING
+from parts.chorale_score import draw
+from parts.chorale_score import write_midi
 
 import keras_rnnx
-import keras_rnnx.datasets  # registers `chorales` for TFDS
-
-KEYS, LOWEST = 88, 21  # of a piano; MIDI number of the first
-NOTES = KEYS + 1  # what a voice can do: 0 is a rest, n the n-th key
-PADDING = -1
-BEGINNING = 16  # chords of a real chorale that the composition begins with
-
-
-def load(data_dir, quick):
-    """`{split: notes [N, T, 4]}`, a step per quarter note, PADDING after the end of a piece."""
-    builder = tfds.builder("chorales", data_dir=data_dir)
-    builder.download_and_prepare()
-    sets = {}
-    for split in ("train", "validation", "test"):
-        pieces = [row["pitches"][::2] for row in tfds.as_numpy(builder.as_dataset(split=split))]
-        pieces = [piece[:24] for piece in pieces[:32]] if quick else pieces
-        notes = np.full((len(pieces), max(map(len, pieces)), 4), PADDING, "int32")
-        for row, piece in zip(notes, pieces):
-            row[: len(piece)] = np.where(piece > 0, piece - LOWEST + 1, 0)
-        sets[split] = notes
-    return sets
-
-
-def keys_of(notes):
-    """Which keys sound, `[..., 88]`, of notes `[..., 4]`; PADDING stays what it is."""
-    sound = (notes[..., None] == np.arange(1, NOTES)).any(axis=-2)
-    return np.where(notes[..., :1] == PADDING, PADDING, sound).astype("float32")
-
-
-def examples(notes):
-    """Inputs and targets of each step: what sounds, and what sounds next."""
-    following = notes[:, 1:]
-    chords = np.where(following[..., :1] == PADDING, PADDING, keys_of(notes)[:, :-1])
-    x = {"chords": chords.astype("float32"), "following": np.maximum(following, 0)}
-    return x, {"keys": keys_of(following), "voices": following}
 
 
 def key_nats(y, logits):
@@ -128,41 +97,6 @@ def compose(reader, voices, beginning, length, rng, temperature=0.7):
         notes.append(chord[0, 0])
         h = session.feed("composer", keys_of(chord[0]))["h"][-1]
     return np.array(notes)
-
-
-def tones(line):
-    """`(note, start, length)` of what one voice does, in steps: a note that stays is held."""
-    start = 0
-    for note, steps in itertools.groupby(line):
-        length = len(list(steps))
-        yield int(note), start, length
-        start += length
-
-
-def write_midi(path, notes):
-    """The composition as a MIDI file, a part for each voice."""
-    score = music21.stream.Score()
-    for line in notes.T:
-        part = music21.stream.Part()
-        for note, _, length in tones(line):
-            kind = music21.note.Note(note + LOWEST - 1) if note else music21.note.Rest()
-            kind.quarterLength = length
-            part.append(kind)
-        score.insert(0, part)
-    score.write("midi", path)
-
-
-def draw(notes):
-    """The composition as a piano roll."""
-    figure, axis = plt.subplots(figsize=(11, 4), layout="constrained")
-    for voice, line in zip(("soprano", "alto", "tenor", "bass"), notes.T):
-        bars = [(start, length, note + LOWEST - 1) for note, start, length in tones(line) if note]
-        starts, lengths, pitches = zip(*bars)
-        axis.barh(pitches, np.array(lengths) - 0.1, left=starts, height=0.8, label=voice)
-    axis.axvline(BEGINNING, color="gray", linestyle="--")
-    axis.set(xlabel="quarter notes (left of the line: by Bach)", ylabel="MIDI number of the key")
-    axis.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
-    return figure
 
 
 def count(train, test):

@@ -57,6 +57,7 @@ EXAMPLES = (
                 3,
                 "0.802, TF-IDF and logistic regression, five folds of the same sentences",
             ),
+            Row("accuracy, with logistic regression", "accuracy, with logistic regression", 3),
             Row("accuracy, no regularizer", "accuracy, no regularizer", 3),
             Row("accuracy, dropout", "accuracy, variational dropout", 3),
             Row("accuracy, language model, dropout", "accuracy, read beforehand, dropout", 3),

@@ -16,15 +16,15 @@ from functools import partial
 import common  # first: it sets the environment
 import keras
 import matplotlib.pyplot as plt
-import mnist1d.data
 import numpy as np
+from parts import series_data
 import tensorflow as tf
-from keras import ops
-from scipy.spatial.distance import cdist
+from parts.transformer import BLOCKS
+from parts.transformer import HEADS
+from parts.transformer import Transformer
 
 import keras_rnnx
 
-HEADS, BLOCKS = 4, 2  # of the Transformer
 LARGE = {"GRU": 256, "Transformer": 112}  # units and width where costs are measured
 RATE = {"GRU": 5e-3, "Transformer": 3e-3, "logistic regression": 5e-3}
 
@@ -39,80 +39,6 @@ def gru(rnn, units=64):
             keras.layers.Dense(10, activation="softmax"),
         ]
     )
-
-
-class Block(keras.layers.Layer):
-    """Attention, then two dense layers; pre-norm. Returns keys and values too, to go on from."""
-
-    def __init__(self, width):
-        super().__init__()
-        dense = keras.layers.Dense
-        self.norms = [keras.layers.LayerNormalization() for _ in range(2)]
-        self.project, self.mix = dense(3 * width), dense(width)
-        self.inner, self.outer = dense(2 * width, activation="gelu"), dense(width)
-        self.drop = keras.layers.Dropout(0.1)
-
-    def call(self, x, cache=None, training=None):
-        found = self.project(self.norms[0](x))
-        found = ops.reshape(found, (*ops.shape(x)[:2], 3 * HEADS, x.shape[-1] // HEADS))
-        query, *new = ops.split(found, 3, axis=2)
-        cache = new if cache is None else [ops.concatenate(both, 1) for both in zip(cache, new)]
-        seen = ops.reshape(ops.dot_product_attention(query, *cache), ops.shape(x))
-        x += self.drop(self.mix(seen), training=training)
-        return x + self.drop(self.outer(self.inner(self.norms[1](x))), training=training), cache
-
-
-class Transformer(keras.Model):
-    """Classifies series `[B, T, 1]` by the mean over their steps, a stream by the step at hand.
-
-    The width gives it about as many parameters as `gru` has.
-    """
-
-    def __init__(self, width=28):
-        super().__init__()
-        self.width = width
-        self.enter, self.norm = keras.layers.Dense(width), keras.layers.LayerNormalization()
-        self.blocks = [Block(width) for _ in range(BLOCKS)]
-        self.classify = keras.layers.Dense(10, activation="softmax")
-
-    def read(self, x, first=0, caches=BLOCKS * [None], training=None):  # noqa: B006
-        # Sines and cosines of the place of each step (Vaswani et al., 2017).
-        place = ops.cast(first + ops.arange(ops.shape(x)[1]), "float32")[:, None]
-        angle = place * 1e-4 ** (np.arange(0, self.width, 2, "float32") / self.width)
-        x = self.enter(x) + ops.concatenate([ops.sin(angle), ops.cos(angle)], axis=-1)
-        kept = []
-        for block, cache in zip(self.blocks, caches):
-            x, cache = block(x, cache, training=training)
-            kept.append(cache)
-        return self.norm(x), kept
-
-    def call(self, x, training=None):
-        return self.classify(ops.mean(self.read(x, training=training)[0], axis=1))
-
-    def step(self, x, first, caches):
-        """One more step `[B, 1, 1]` after the `first` ones: the answer, and the new caches."""
-        x, caches = self.read(x, first, caches)
-        return self.classify(x[:, 0]), caches
-
-
-def logistic():
-    classify = keras.layers.Dense(10, activation="softmax")
-    return keras.Sequential([keras.Input((40, 1)), keras.layers.Flatten(), classify])
-
-
-def load(quick):
-    """Series `[N, 40, 1]` and their classes: for training and for the test."""
-    data = mnist1d.data.make_dataset(mnist1d.data.get_dataset_args())
-    part = slice(500) if quick else slice(None)
-    pairs = (("x", "y"), ("x_test", "y_test"))
-    return [(data[x][part, :, None].astype("float32"), data[y][part]) for x, y in pairs]
-
-
-def split(rows, size):
-    """So many examples: seven eighths for training, the rest for validation."""
-    x, y = rows
-    first = size - size // 8
-    return (x[:first], y[:first]), (x[first:size], y[first:size])
 
 
 def train(model, rate, train_set, held_out, epochs, budget):
@@ -136,19 +62,6 @@ def train(model, rate, train_set, held_out, epochs, budget):
     )
 
 
-def neighbours(train_set, held_out, test_set):
-    """Accuracy of a vote of the nearest training examples, as many as suit the held-out ones."""
-    x, y = train_set
-
-    def accuracy(count, asked, classes):
-        nearest = np.argsort(cdist(asked[..., 0], x[..., 0]), axis=1)[:, :count]
-        votes = np.eye(10)[y[nearest]].sum(axis=1)
-        return np.mean(votes.argmax(axis=1) == classes)
-
-    best = max((1, 3, 5, 9, 15), key=lambda count: accuracy(count, *held_out))
-    return accuracy(best, *test_set)
-
-
 def milliseconds(call, times):
     """The median of what a call takes, after one that compiles."""
     spent = []
@@ -169,9 +82,8 @@ def stream(lengths, times):
         session.feed(T, np.zeros((T, 1), "float32"))  # each length is a client
         ms["GRU"][T] = milliseconds(partial(session.feed, T, one), times)
         kept["GRU"][T] = sum(state.nbytes for state in session.states(T))
-        keys = tf.zeros(
-            [1, T, HEADS, LARGE["Transformer"] // HEADS]
-        )  # whatever they hold, it costs the same
+        # Whatever they hold, it costs the same.
+        keys = tf.zeros([1, T, HEADS, LARGE["Transformer"] // HEADS])
         given = tf.constant(one[None]), tf.constant(T), BLOCKS * [[keys, keys]]
         ms["Transformer"][T] = milliseconds(lambda given=given: step(*given)[0].numpy(), times)
         kept["Transformer"][T] = 2 * BLOCKS * keys.numpy().nbytes
@@ -214,14 +126,14 @@ def main():
     options = common.start(common.parser(__doc__, "rnn_or_transformer"))
     quick, total, best = options.quick, common.Budget(), None
     sizes, epochs = ((400, 100), 2) if quick else ((4000, 1000, 250), 30)
-    rows, test_set = load(quick)
+    rows, test_set = series_data.load(quick)
     nets = {"GRU": lambda: gru(options.rnn), "Transformer": Transformer}
-    nets["logistic regression"] = logistic
+    nets["logistic regression"] = series_data.logistic
     if options.layers == "keras":
         nets.pop("Transformer")  # which is made of Keras' layers anyway
     found = {name: {} for name in (*nets, "nearest neighbours")}
     for size in sizes:
-        sets = split(rows, size)
+        sets = series_data.split(rows, size)
         for name, make in nets.items():
             limit = options.seconds / len(sizes) if options.seconds and name == "GRU" else None
             model, budget = make(), common.Budget(limit)
@@ -231,7 +143,7 @@ def main():
             print(f"{found[name][size]:.3f} after {budget.seconds:.0f} s", flush=True)
             if name == "GRU":
                 best, total.seconds = best or model, total.seconds + budget.seconds
-        found["nearest neighbours"][size] = neighbours(*sets, test_set)
+        found["nearest neighbours"][size] = series_data.neighbours(*sets, test_set)
 
     metrics, baselines = {}, {}
     for name, of in found.items():

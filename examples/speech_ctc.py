@@ -22,15 +22,15 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
-from speech_data import DATASETS
-from speech_data import LONGEST
-from speech_data import batches
-from speech_data import load
-from speech_data import padded
-from speech_features import HOP
-from speech_features import Hearing
-from speech_features import OtherVoice
-from speech_features import Window
+from parts.speech_data import DATASETS
+from parts.speech_data import LONGEST
+from parts.speech_data import batches
+from parts.speech_data import load
+from parts.speech_data import padded
+from parts.speech_features import HOP
+from parts.speech_features import Hearing
+from parts.speech_features import OtherVoice
+from parts.speech_features import Window
 
 from keras_rnnx.datasets import gcin_voice
 from keras_rnnx.heads import CTCDecoder

@@ -9,13 +9,13 @@ keeps its state only. The faults of the sensor that it has to find in the test a
 """
 
 import common  # first: it sets the environment
-import electricity
+from parts import electricity
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
-from electricity import DAY
-from electricity import WEEK
+from parts.electricity import DAY
+from parts.electricity import WEEK
 
 import keras_rnnx
 

@@ -12,16 +12,16 @@ than one pronunciation is right with any of them, and its errors are those again
 Interrupted, it goes on where the last whole epoch ended, if it is called in the same way.
 """
 
-import re
-from collections import Counter
-
 import common  # first: it sets the environment
 import keras
-import matplotlib.pyplot as plt
 import numpy as np
-import pronunciations
+from parts import pronunciations
 import tensorflow as tf
-import tensorflow_datasets as tfds
+from parts.pronunciations import LETTERS
+from parts.stock_decoder import StockDecoder
+from parts.translations import frequent
+from parts.translations import load
+from parts.translations import quality
 
 import keras_rnnx
 from keras_rnnx import serving
@@ -32,66 +32,6 @@ from keras_rnnx.seq2seq import Encoder
 from keras_rnnx.seq2seq import Seq2Seq
 from keras_rnnx.seq2seq import SequenceLoss
 from keras_rnnx.seq2seq import Translator
-from keras_rnnx.seq2seq import corpus_bleu
-from pronunciations import LETTERS
-
-VOCABULARY = 10_000  # words of a language, at most
-
-
-class StockDecoder(keras.layers.Layer):
-    """The same decoder made of Keras' own layers, for `Seq2Seq`, to compare with."""
-
-    def __init__(self, vocabulary_size):
-        super().__init__()
-        self.vocabulary_size, self.start_sizes = vocabulary_size, [[256]]
-        # No mask: padding comes last, after all that counts, and the loss leaves it out.
-        self.embedding = keras.layers.Embedding(vocabulary_size, 64)
-        self.gru = keras.layers.GRU(256, return_sequences=True)
-        self.query, self.key = (keras.layers.Dense(128, use_bias=False) for _ in range(2))
-        self.attention = keras.layers.AdditiveAttention()
-        self.combine = keras.layers.Dense(256, activation="tanh", use_bias=False)
-        self.say, self.drop = keras.layers.Dense(vocabulary_size), keras.layers.Dropout(0.2)
-
-    def call(self, ids, states, memory, memory_mask=None, training=None):
-        x = self.drop(self.embedding(ids), training=training)
-        h = self.gru(x, initial_state=states[0][0])
-        return self.say(self.drop(self.attend(h, memory, memory_mask), training=training))
-
-    def attend(self, h, memory, mask):
-        context = self.attention([self.query(h), memory, self.key(memory)], mask=[None, mask])
-        return self.combine(keras.ops.concatenate([h, context], axis=-1))
-
-    def begin(self, states, memory, mask):
-        return states[0], (memory, mask)
-
-    def steps(self):
-        def step(ids, states, constants):
-            h, states = self.gru.cell(self.embedding(ids), states)
-            return self.say(self.attend(h[:, None], *constants))[:, 0], states
-
-        return step
-
-
-def load(options):
-    """`{split: {sentence: [its translation, ...]}}`, in lower case and without punctuation."""
-    builder = tfds.builder(options.dataset, data_dir=options.data_dir)
-    builder.download_and_prepare()
-    clean = lambda text: " ".join(re.sub(r"[^\w\s'-]", " ", text.decode().lower()).split())
-    sentences = {}
-    for split in ("train", "validation", "test"):
-        found, used = sentences.setdefault(split, {}), "[:8%]" if options.quick else ""
-        for pair in tfds.as_numpy(builder.as_dataset(split=split + used, as_supervised=True)):
-            source, target = map(clean, pair)
-            most = max(len(text.split()) for text in (source, target))
-            # To train, a pair has to fit into a batch, the end of the target too.
-            if source and target and (split != "train" or most < pronunciations.BUCKETS[-1]):
-                found.setdefault(source, []).append(target)
-    return sentences
-
-
-def frequent(texts):
-    counts = Counter(word for text in texts for word in text.split())
-    return [word for word, _ in counts.most_common(VOCABULARY)]
 
 
 def build(phones, rnn=keras_rnnx, encoder=None, words=None):
@@ -125,12 +65,6 @@ def build(phones, rnn=keras_rnnx, encoder=None, words=None):
     return Translator(model, letters, phonemes)
 
 
-def quality(translator, sentences, said):
-    """Token error in per cent, against the closest translation, and BLEU."""
-    error = pronunciations.errors_of(translator, sentences, said)["phoneme error"]
-    return {"token error": error, "BLEU": corpus_bleu(said, sentences.values())}
-
-
 def train(translator, words, epochs, budget, backup, errors_of=pronunciations.errors_of):
     """Fits; after each epoch it tells the errors in some of the validation words."""
     model = translator.model
@@ -157,24 +91,6 @@ def train(translator, words, epochs, budget, backup, errors_of=pronunciations.er
         ],
         verbose=common.VERBOSE,
     )
-
-
-def draw(path, translator, words):
-    """Which letters the decoder looked at for each phoneme."""
-    texts, found = translator.decode(words)
-    figure, axes = plt.subplots(1, len(words), figsize=(4 * len(words), 4.4), layout="constrained")
-    for k, (axis, word) in enumerate(zip(axes, words)):
-        phones = texts[k, 0].numpy().decode().split() + ["end"]
-        shown = found.alignments[k, 0, : len(phones), : len(word)].numpy()
-        picture = axis.imshow(shown, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        axis.set_xticks(range(len(word)), list(word))
-        axis.set_yticks(range(len(phones)), phones)
-        axis.set_title(word)
-    axes[0].set_ylabel("phoneme")
-    figure.supxlabel("letter")
-    figure.colorbar(picture, ax=axes, label="alignment")
-    figure.savefig(path, dpi=120, format="png")
-    plt.close(figure)
 
 
 def export(options, translator, words):
@@ -245,7 +161,7 @@ def main():
         if spelled:
             longest = sorted(test[:6], key=len)[-3:]
             picture = options.out / "alignments.png"
-            common.write(picture, lambda path: draw(path, translator, longest))
+            common.write(picture, lambda path: pronunciations.draw(path, translator, longest))
         export(options, translator, test[:6])
     baselines = pronunciations.counted(translator, words) if spelled else {}
     common.report(options, translator.model, budget, metrics, baselines)

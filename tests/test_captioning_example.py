@@ -14,6 +14,8 @@ import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 
+from parts import caption_data
+from parts import caption_report
 import captioning
 import keras
 import matplotlib.image
@@ -174,16 +176,16 @@ def test_the_font():
 
 def test_ids_and_back():
     captions = [["red circle", "not this one"], ["green square"], [" ".join(15 * ["red"])]]
-    ids = captioning.encode(captions, WORDS)
+    ids = caption_data.encode(captions, WORDS)
     assert ids[:2].tolist() == [[2, 4, END, *9 * [0]], [3, 1, END, *9 * [0]]]
     assert ids[2].tolist() == [*11 * [2], END]
     texts = ["red circle", "green [unknown]", " ".join(11 * ["red"])]
-    assert captioning.decode(ids, WORDS) == texts
-    assert captioning.decode([[END, 2]], WORDS) == [""]
+    assert caption_data.decode(ids, WORDS) == texts
+    assert caption_data.decode([[END, 2]], WORDS) == [""]
 
 
 def test_word_f1():
-    f1 = captioning.word_f1
+    f1 = caption_report.word_f1
     assert f1("a b", ["b a"]) == 1
     assert f1("a a b", ["a c"]) == pytest.approx(2 * (1 / 3 * 1 / 2) / (1 / 3 + 1 / 2))
     assert f1("a a b", ["c", "a b d"]) == pytest.approx(2 / 3)
@@ -191,7 +193,7 @@ def test_word_f1():
 
 
 def test_quality():
-    found = captioning.quality(["a b c d", "e"], [["a b c d"], ["f"]], "this: {}")
+    found = caption_report.quality(["a b c d", "e"], [["a b c d"], ["f"]], "this: {}")
     assert found == {"this: word F1": 0.5, "this: BLEU": pytest.approx(100, abs=40)}
 
 
@@ -204,8 +206,8 @@ def test_baselines_of_captions():
     expected = [
         str(np.argmin([np.linalg.norm(distance(one, known)) for known in images])) for one in others
     ]
-    assert captioning.nearest(images, captions, others) == expected
-    assert captioning.always([["a"], ["d"], ["a b"], ["a b c"]]) == "a b"
+    assert caption_report.nearest(images, captions, others) == expected
+    assert caption_report.always([["a"], ["d"], ["a b"], ["a b c"]]) == "a b"
 
 
 def test_bigrams():
@@ -220,8 +222,8 @@ def test_bigrams():
         return (pairs.count((a, b)) + prior * alone) / (sum(one == a for one, _ in pairs) + prior)
 
     expected = -np.mean([np.log(p(a, b, 2)) for a, b in sum(after(test), [])])
-    assert captioning.bigram_nats(train, test, prior=2) == pytest.approx(expected)
-    total = sum(np.exp(-captioning.bigram_nats(train, np.array([[k]]), 2)) for k in range(1, 6))
+    assert caption_report.bigram_nats(train, test, prior=2) == pytest.approx(expected)
+    total = sum(np.exp(-caption_report.bigram_nats(train, np.array([[k]]), 2)) for k in range(1, 6))
     assert total + p(None, 0, 2) == pytest.approx(1), "probabilities"
 
 
@@ -265,7 +267,7 @@ def test_stock_is_the_same_net(pair):
     ours, stock = pair
     assert ours.count_params() == stock.count_params()
     images = np.random.default_rng(6).integers(0, 256, (3, 48, 48, 3), dtype=np.uint8)
-    ids = captioning.encode([["red circle"], ["green"], ["circle red red green"]], WORDS)
+    ids = caption_data.encode([["red circle"], ["green"], ["circle red red green"]], WORDS)
     p = keras.ops.log_softmax(stock.predict([images, ids], verbose=0)).numpy()
     expected = [sum(row[t, k] for t, k in enumerate(one) if k) for row, one in zip(p, ids)]
     np.testing.assert_allclose(ours.log_probability(images, ids), expected, rtol=1e-4)
@@ -296,7 +298,7 @@ def options(folder, dataset="emoji_captions", quick=False):
 
 
 def test_load(shapes):
-    sets = captioning.load(options(shapes.folder))
+    sets = caption_data.load(options(shapes.folder))
     assert sum(len(images) for images, _ in sets.values()) == 720
     images, captions = sets["test"]
     by_caption = {}
@@ -304,18 +306,18 @@ def test_load(shapes):
         by_caption.setdefault(shapes.captions[character], []).append(image)
     for image, (caption,) in zip(images, captions):
         assert any(np.array_equal(image, one) for one in by_caption[caption])
-    quick = captioning.load(options(shapes.folder, quick=True))
+    quick = caption_data.load(options(shapes.folder, quick=True))
     assert len(quick["train"][0]) == len(sets["train"][0]) // 2
 
 
 def test_coco(tmp_path):
     with tfds.testing.mock_data(num_examples=3):
-        sets = captioning.load(options(tmp_path, "coco_captions"))
+        sets = caption_data.load(options(tmp_path, "coco_captions"))
     assert set(sets) == {"train", "validation", "test"}
     for images, captions in sets.values():
         assert images.shape == (3, 48, 48, 3) and images.dtype == np.uint8
         assert len(captions) == 3 and all(isinstance(one, str) for few in captions for one in few)
-        assert captioning.encode(captions, WORDS).shape == (3, captioning.LENGTH)
+        assert caption_data.encode(captions, WORDS).shape == (3, caption_data.LENGTH)
 
 
 @pytest.mark.slow

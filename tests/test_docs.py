@@ -19,6 +19,7 @@ PAGES = [
     "inspecting.md",
     "long_sequences.md",
     "masks.md",
+    "music.md",
     "regularization.md",
     "sequence_to_sequence.md",
     "serving.md",

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import common
-import electricity
+from parts import electricity
 import forecasting
 import keras
 import matplotlib.image

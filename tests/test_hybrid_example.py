@@ -14,7 +14,7 @@ import hybrid
 import keras
 import matplotlib.image
 import numpy as np
-import pronunciations
+from parts import pronunciations
 import pytest
 import tensorflow as tf
 

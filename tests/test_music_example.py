@@ -7,17 +7,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+from parts import chorale_score
 import keras
 import matplotlib.image
 import music
 import music21
 import numpy as np
 import pytest
+from parts.chorale_data import KEYS
+from parts.chorale_data import LOWEST
+from parts.chorale_data import NOTES
+from parts.chorale_data import PADDING
+from parts.chorale_data import examples
+from parts.chorale_data import keys_of
 
 import keras_rnnx
 
 ROOT = Path(__file__).parents[1]
-C4, E4, G4, C5 = (pitch - music.LOWEST + 1 for pitch in (60, 64, 67, 72))
+C4, E4, G4, C5 = (pitch - LOWEST + 1 for pitch in (60, 64, 67, 72))
 
 
 @pytest.fixture
@@ -27,12 +34,12 @@ def notes():
     notes = rng.integers(20, 60, size=(2, 7, 4)).astype("int32")
     notes[0, 3, 2] = 0  # a rest
     notes[0, 4] = 33  # four voices on one key
-    notes[1, 5:] = music.PADDING
+    notes[1, 5:] = PADDING
     return notes
 
 
 def test_steps_are_what_sounds_and_what_sounds_next(notes):
-    x, y = music.examples(notes)
+    x, y = examples(notes)
     for n, length in enumerate((7, 5)):
         for t in range(6):
             now, following = x["chords"][n, t], y["keys"][n, t]
@@ -43,12 +50,12 @@ def test_steps_are_what_sounds_and_what_sounds_next(notes):
                 assert set(np.flatnonzero(following)) == keys
                 np.testing.assert_array_equal(x["following"][n, t], notes[n, t + 1])
             else:
-                assert (now == music.PADDING).all() and (y["voices"][n, t] == music.PADDING).all()
+                assert (now == PADDING).all() and (y["voices"][n, t] == PADDING).all()
 
 
 def test_nats(notes):
     rng = np.random.default_rng(1)
-    logits = rng.normal(size=(2, 6, 4, music.NOTES)).astype("float32")
+    logits = rng.normal(size=(2, 6, 4, NOTES)).astype("float32")
     y = np.maximum(notes[:, 1:], 0)
     p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     expected = [
@@ -57,7 +64,7 @@ def test_nats(notes):
     ]
     np.testing.assert_allclose(music.voice_nats(y, logits), expected, rtol=1e-5)
 
-    logits, keys = logits[..., 0, : music.KEYS], music.keys_of(y)
+    logits, keys = logits[..., 0, :KEYS], keys_of(y)
     p = 1 / (1 + np.exp(-logits.astype("float64")))
     expected = -np.log(np.where(keys == 1, p, 1 - p)).sum(axis=-1)
     np.testing.assert_allclose(music.key_nats(keys, logits), expected, rtol=1e-5)
@@ -76,12 +83,12 @@ def test_a_voice_knows_the_voices_above_it_only(notes):
 
 
 def test_padding_costs_nothing(notes):
-    model, _ = music.build(keras_rnnx, 6, np.full(music.KEYS, 0.1, "float32"))
+    model, _ = music.build(keras_rnnx, 6, np.full(KEYS, 0.1, "float32"))
     nats = {"keys": music.key_nats, "voices": music.voice_nats}
     model.compile("adam", nats, weighted_metrics={name: [each] for name, each in nats.items()})
-    x, y = music.examples(notes)
+    x, y = examples(notes)
     found = model.evaluate(x, y, verbose=0, return_dict=True)
-    real = y["voices"][..., 0] != music.PADDING
+    real = y["voices"][..., 0] != PADDING
     output = model(x)
     for name, each in nats.items():
         expected = each(y[name], output[name]).numpy()[real].mean()
@@ -98,12 +105,12 @@ def test_counting(notes):
         for v in range(4):
             now, after = notes[n, t, v], notes[n, t + 1, v]
             followers = [notes[m, s + 1, v] for m, s in steps if notes[m, s, v] == now]
-            chance = (followers.count(after) + 0.02) / (len(followers) + 0.02 * music.NOTES)
+            chance = (followers.count(after) + 0.02) / (len(followers) + 0.02 * NOTES)
             nats -= math.log(chance)
     assert found["each voice after itself: voices"] == pytest.approx(nats / len(test))
     nats = 0
     for n, t in test:
-        for key in range(1, music.NOTES):
+        for key in range(1, NOTES):
             was = key in notes[n, t]
             after = [key in notes[m, s + 1] for m, s in steps if (key in notes[m, s]) == was]
             chance = (sum(after) + 0.1) / (len(after) + 1)
@@ -113,13 +120,13 @@ def test_counting(notes):
 
 def test_composition_goes_on_as_the_net_expects():
     """At a temperature near zero: always the likeliest note, given the voices above it."""
-    model, reader = music.build(keras_rnnx, 6, np.full(music.KEYS, 0.1, "float32"))
+    model, reader = music.build(keras_rnnx, 6, np.full(KEYS, 0.1, "float32"))
     voices = model.get_layer("voices")
     beginning = np.random.default_rng(3).integers(20, 60, size=(4, 4))
     rng = np.random.default_rng(4)
     notes = music.compose(reader, voices, beginning, 9, rng, temperature=1e-6)
     np.testing.assert_array_equal(notes[:4], beginning)
-    x = {"chords": music.keys_of(notes[None, :-1]), "following": notes[None, 1:].astype("int32")}
+    x = {"chords": keys_of(notes[None, :-1]), "following": notes[None, 1:].astype("int32")}
     likeliest = model(x)["voices"].numpy().argmax(axis=-1)[0]
     np.testing.assert_array_equal(notes[4:], likeliest[3:])
 
@@ -127,7 +134,7 @@ def test_composition_goes_on_as_the_net_expects():
 def test_midi_file(tmp_path):
     """music21 wrote it; here its notes are read back, with their times."""
     notes = np.array([[C5, G4, E4, 0], [C5, G4, C4, C4], [C5, E4, C4, C4]])
-    music.write_midi(tmp_path / "x.mid", notes)
+    chorale_score.write_midi(tmp_path / "x.mid", notes)
     found = set()
     for part in music21.converter.parse(tmp_path / "x.mid").parts:
         for note in part.recurse().notes:
@@ -147,4 +154,4 @@ def test_short_form(tmp_path):
     height, width, _ = matplotlib.image.imread(tmp_path / "chorale.png").shape
     assert width > height > 300
     assert (tmp_path / "chorale.mid").read_bytes()[:4] == b"MThd"
-    assert keras.saving.load_model(tmp_path / "model.keras").input_shape == (None, None, music.KEYS)
+    assert keras.saving.load_model(tmp_path / "model.keras").input_shape == (None, None, KEYS)

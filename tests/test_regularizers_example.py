@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from parts import chorale_data
+from parts import doubt
 import matplotlib.image
 import numpy as np
 import pytest
+from parts import regularizer_runs
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,18 +54,18 @@ def test_short_form(example, tmp_path):
     assert width > height > 300
 
 
-def test_piano_rolls(example):
+def test_piano_rolls():
     long, short = (
         [[60, 0, 21, 108], [62, 55, 55, 0], [0, 0, 0, 0]],
         [[64, 60, 55, 48], [60, 0, 0, 0]],
     )
-    x, y = example.piano_rolls([np.array(long), np.array(short)])
+    x, y = chorale_data.piano_rolls([np.array(long), np.array(short)])
     assert x.shape == y.shape == (2, 2, 88)
     keys = lambda frame: np.flatnonzero(frame == 1).tolist()
     assert [keys(x[0, 0]), keys(x[0, 1])] == [[0, 39, 87], [34, 41]]
     assert [keys(y[0, 0]), keys(y[0, 1])] == [[34, 41], []]
     assert [keys(x[1, 0]), keys(y[1, 0])] == [[27, 34, 39, 43], [39]]
-    assert (x[1, 1] == example.PADDING).all() and (y[1, 1] == example.PADDING).all()
+    assert (x[1, 1] == chorale_data.PADDING).all() and (y[1, 1] == chorale_data.PADDING).all()
     assert set(np.unique(x[0])) == {0, 1}
 
 
@@ -78,7 +81,7 @@ def test_frames_of_padding_do_not_count(example, monkeypatch):
     """The figure in the table, from the model's own answers in NumPy."""
     random = np.random.default_rng(1)
     pieces = [random.integers(48, 72, (length, 4)) for length in (5, 9, 7, 12)]
-    sets = dict.fromkeys(("train", "validation", "test"), example.piano_rolls(4 * pieces))
+    sets = dict.fromkeys(("train", "validation", "test"), chorale_data.piano_rolls(4 * pieces))
     models = []
 
     def once(model, *args, **options):
@@ -89,18 +92,18 @@ def test_frames_of_padding_do_not_count(example, monkeypatch):
     found, _ = example.compose("none", sets, seed=1, quick=True)
     x, y = sets["test"]
     logits = models[0].predict(x, verbose=0).astype("float64")
-    real = y[..., 0] != example.PADDING
+    real = y[..., 0] != chorale_data.PADDING
     likelihoods = -np.logaddexp(0, np.where(y == 1, -logits, logits)).sum(axis=-1)
     assert real.sum() == 4 * (4 + 8 + 6 + 11)
     assert found == pytest.approx(-likelihoods[real].mean(), rel=1e-5)
 
 
-def test_auroc(example):
-    assert example.auroc(np.array([1, 2]), np.array([3, 4])) == 1
-    assert example.auroc(np.array([3, 4]), np.array([1, 2])) == 0
-    assert example.auroc(np.array([1, 3]), np.array([2, 3])) == (1 + 0 + 1 + 0.5) / 4
+def test_auroc():
+    assert doubt.auroc(np.array([1, 2]), np.array([3, 4])) == 1
+    assert doubt.auroc(np.array([3, 4]), np.array([1, 2])) == 0
+    assert doubt.auroc(np.array([1, 3]), np.array([2, 3])) == (1 + 0 + 1 + 0.5) / 4
 
 
-def test_row(example):
-    line = example.row("label", (1.0, 2.5, 1.5), 3, "rest")
+def test_row():
+    line = regularizer_runs.row("label", (1.0, 2.5, 1.5), 3, "rest")
     assert line.split() == ["label", "1.000", "2.500", "1.500", "1.667", "1.500", "rest"]

@@ -74,7 +74,6 @@ def test_page_of_the_documentation_is_that_of_the_record():
 def test_every_example_is_in_the_table():
     """But for those whose figures have a page of their own, or that are about something else."""
     elsewhere = {"quickstart", "regularizers", "long_memory", "inspecting", "own_cell"}
-    elsewhere |= {"distributed", "electricity", "pronunciations", "common", "results"}
-    elsewhere |= {"speech_data", "speech_features"}
+    elsewhere |= {"distributed", "common", "results"}
     files = {path.stem for path in (results.ROOT / "examples").glob("*.py")}
     assert {example.name for example in results.EXAMPLES} == files - elsewhere

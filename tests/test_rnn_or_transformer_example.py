@@ -11,6 +11,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import rnn_or_transformer as example
+from parts import series_data
 from scipy.special import erf
 
 import keras_rnnx
@@ -136,7 +137,7 @@ def test_what_is_kept():
 
 def test_split():
     x, y = np.arange(40), np.arange(40) + 100
-    (x_train, y_train), (x_held, y_held) = example.split((x, y), 24)
+    (x_train, y_train), (x_held, y_held) = series_data.split((x, y), 24)
     assert x_train.tolist() == list(range(21)) and x_held.tolist() == [21, 22, 23]
     assert (y_train - x_train == 100).all() and (y_held - x_held == 100).all()
 
@@ -146,4 +147,4 @@ def test_nearest_neighbours():
     line = lambda *values: np.array(values, "float32")[:, None, None]
     x, y = line(0, 1, 2, 10, 11, 12, 1.4, 20, 21, 22), np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2])
     held_out, test_set = (line(1.3), np.array([0])), (line(1.5, 10.6, 21.4, 9), [0, 1, 2, 0])
-    assert example.neighbours((x, y), held_out, test_set) == 0.75
+    assert series_data.neighbours((x, y), held_out, test_set) == 0.75

@@ -116,9 +116,11 @@ def test_texts_to_learn_from_and_to_read(data_dir):
         text = text.replace("&amp;", "&")
         parts[movie_sentiment.split_of(text)].append((score, text.encode()))
     for split, part in parts.items():
-        expected = {text: int(score > 0) for score, text in part if score != 0.5}
+        expected = {text: float(score > 0) for score, text in part if score != 0.5}
+        if split == "train":  # how sure people were, of those too that are neither
+            expected = {text: 1 / (1 + np.exp(-score)) for score, text in part}
         texts, labels = sets[split]
-        assert dict(zip(texts, labels)) == expected and len(texts) == len(expected)
+        assert dict(zip(texts, labels)) == pytest.approx(expected) and len(texts) == len(expected)
     others = {"a é good phone", "the council met", "late again <3"}
     assert set(to_read) == {text for _, text in parts["train"]} | {text.encode() for text in others}
 
@@ -182,17 +184,25 @@ def test_regression_looks_at_pairs_of_words():
     praise, pan = ["not bad", "very good"], ["not good", "very bad"]
     texts = [text.encode() for text in 400 * (praise + pan)]
     pair = texts, np.array(400 * [1, 1, 0, 0])
-    assert sentiment.regression({"train": pair, "test": pair}) == 1
+    odds = sentiment.log_odds(sentiment.regression({"train": pair}), praise + pan)
+    assert (odds > 0).tolist() == [True, True, False, False]
+
+
+def test_a_sentence_is_right_on_the_side_of_its_label():
+    labels, p = np.array([0.0, 1.0, 0.3, 0.9]), np.array([[0.4], [0.4], [0.1], [0.6]])
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Identity()])
+    model.compile(loss="mse", metrics=[sentiment.accuracy])
+    assert model.evaluate(p, labels, verbose=0)[1] == 0.75
 
 
 def test_weight_of_words():
     value = {"a": 0.0, "fine": 2.0, "film": 0.25, "badly": -1.5, "made": 0.5}
 
-    def classify(texts):
+    def predict(texts, **_):
         odds = [sum(value[word] for word in text.decode().split()) for text in texts.numpy()]
-        return tf.sigmoid(tf.constant(odds))[:, None]
+        return tf.sigmoid(tf.constant(odds))[:, None].numpy()
 
-    odds, moved = sentiment.weigh(classify, "a fine film badly made")
+    odds, moved = sentiment.weigh(SimpleNamespace(predict=predict), "a fine film badly made")
     np.testing.assert_allclose(odds, 1.25, rtol=1e-5)
     np.testing.assert_allclose(moved, list(value.values()), atol=1e-5)
 
@@ -224,6 +234,7 @@ def test_short_form(tmp_path):
     metrics, baselines = result["metrics"], result["baselines"]
     assert metrics.keys() == {
         "accuracy",
+        "accuracy, with logistic regression",
         *(f"accuracy, {name}" for name in sentiment.VARIANTS),
     }
     majority, regression = baselines.values()

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import soundfile
 import speech_ctc
-import speech_data
-import speech_features
+from parts import speech_data
+from parts import speech_features
 import tensorflow as tf
 import tensorflow_datasets as tfds
 

@@ -18,6 +18,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 import tagging_crf
+from parts import tagging_data
+from parts import tagging_report
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -147,12 +149,12 @@ def test_package_without_its_file(monkeypatch):
 
 def vectorizers():
     words = keras.layers.TextVectorization(standardize=None, vocabulary=["ab", "c", "abc"])
-    return {"words": words, "letters": tagging_crf.Letters("abc")}
+    return {"words": words, "letters": tagging_data.Letters("abc")}
 
 
 def test_letters():
-    width = tagging_crf.LETTERS
-    found = tagging_crf.Letters("abc")(tf.constant(["ab c", "cabcabcabcabcab x a"])).numpy()
+    width = tagging_data.LETTERS
+    found = tagging_data.Letters("abc")(tf.constant(["ab c", "cabcabcabcabcab x a"])).numpy()
     assert found.shape == (2, 3, width)
     np.testing.assert_array_equal(found[0, 0], [2, 3, *[0] * (width - 2)])
     np.testing.assert_array_equal(found[0, 1], [4, *[0] * (width - 1)])
@@ -164,14 +166,14 @@ def test_letters():
 def test_batches_hide_rare_words_only():
     sentences, tags = ["ab c abc", "ab"] * 500, [[3, 0, 5], [7]] * 500
     parts = vectorizers()
-    shown = list(tagging_crf.batches(parts, sentences, tags))
+    shown = list(tagging_data.batches(parts, sentences, tags))
     assert [x["words"].shape for x, _ in shown] == 12 * [(80, 12)] + [(40, 12)]
     x, y = shown[0]
     np.testing.assert_array_equal(x["words"][:2, :4], [[2, 3, 4, 0], [2, 0, 0, 0]])
     np.testing.assert_array_equal(x["letters"][0, 2, :4], [2, 3, 4, 0])
     np.testing.assert_array_equal(y[:2, :4], [[3, 0, 5, -1], [7, -1, -1, -1]])
 
-    hidden, steps = tagging_crf.batches(parts, sentences, tags, rare=4)
+    hidden, steps = tagging_data.batches(parts, sentences, tags, rare=4)
     hidden = list(hidden.take(steps))
     assert [x["words"].shape for x, _ in hidden] == 12 * [(80, 12)]
     words = np.concatenate([x["words"] for x, _ in hidden])
@@ -204,8 +206,8 @@ def test_entities():
     words = "in New York Ann met Bob A B".split()
     tags = "O B-GPE E-GPE S-PER O S-PER B-ORG E-ORG".split()
     expected = ["New York (GPE)", "Ann (PER)", "Bob (PER)", "A B (ORG)"]
-    assert tagging_crf.entities(words, tags) == expected
-    assert tagging_crf.entities(["in"], ["O"]) == []
+    assert tagging_report.entities(words, tags) == expected
+    assert tagging_report.entities(["in"], ["O"]) == []
 
 
 def test_heads():
@@ -241,7 +243,7 @@ def test_usual_tags():
     train = [b"a b a c", b"a b"], [[4, 0, 0, 1], [4, 0]]  # a: S-X twice and O once
     test = [b"a x b", b"c a"], [[4, 4, 0], [0, 4]]
     # Found: a, a, and c as an entity that never ends: two of three are right, two of three found.
-    found = tagging_crf.by_memory({"train": train, "test": test}, names)
+    found = tagging_report.by_memory({"train": train, "test": test}, names)
     assert found == pytest.approx(200 / 3)
 
 
@@ -250,7 +252,7 @@ CONLL = ["O", *(f"{prefix}-{kind}" for kind in ("PER", "ORG", "LOC", "MISC") for
 
 def conll2003(data_dir):
     """What the example reads of that data set."""
-    return tagging_crf.load(SimpleNamespace(dataset="conll2003", data_dir=data_dir, quick=False))
+    return tagging_data.load(SimpleNamespace(dataset="conll2003", data_dir=data_dir, quick=False))
 
 
 def test_conll2003(monkeypatch, tmp_path):
@@ -275,12 +277,12 @@ def test_conll2003(monkeypatch, tmp_path):
         "validation": {"Ann Lee": ["B-PER", "I-PER"], "no": ["O"]},
         "test": {" ".join("a" * 124): ["O"] * 124},
     }
-    ((x, y),) = tagging_crf.batches(vectorizers(), *sets["test"])
+    ((x, y),) = tagging_data.batches(vectorizers(), *sets["test"])
     assert x["words"].shape == y.shape == (1, 124)
 
 
 def test_scheme_is_that_of_the_data_set():
-    may = tagging_crf.may_follow
+    may = tagging_data.may_follow
     np.testing.assert_array_equal(may(NAMES), allowed_transitions(NAMES, "BIOES"))
     np.testing.assert_array_equal(may(CONLL), allowed_transitions(CONLL, "BIO"))
 
@@ -296,9 +298,9 @@ def test_mocked_conll2003_trains(tmp_path):
     words = sorted({word for text in sets["train"][0] for word in text.decode().split()})
     parts = {
         "words": keras.layers.TextVectorization(standardize=None, vocabulary=words),
-        "letters": tagging_crf.Letters("abcdefghij"),
+        "letters": tagging_data.Letters("abcdefghij"),
     }
-    x, y = next(iter(tagging_crf.batches(parts, *sets["train"], rare=len(words))[0]))
+    x, y = next(iter(tagging_data.batches(parts, *sets["train"], rare=len(words))[0]))
     model = tagging_crf.build(keras_rnnx, "CRF", names, parts, {"jit_compile": False})
     model.run_eagerly = True  # one step, for which tracing would take longer
     before = model.get_weights()

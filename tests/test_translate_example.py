@@ -11,11 +11,12 @@ from types import SimpleNamespace
 import keras
 import matplotlib.image
 import numpy as np
-import pronunciations
+from parts import pronunciations
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 import translate
+from parts import translations
 
 import keras_rnnx as rnnx
 from keras_rnnx.attention import BahdanauAttention
@@ -56,7 +57,7 @@ def test_short_form(tmp_path):
 def sentences(data_dir):
     """What the example reads of talks with translations."""
     dataset = "ted_hrlr_translate/pt_to_en"
-    return translate.load(SimpleNamespace(dataset=dataset, data_dir=data_dir, quick=False))
+    return translations.load(SimpleNamespace(dataset=dataset, data_dir=data_dir, quick=False))
 
 
 def test_ted_talks(monkeypatch, tmp_path):
@@ -85,8 +86,8 @@ def test_ted_talks(monkeypatch, tmp_path):
 
 
 def test_vocabulary_is_bounded(monkeypatch):
-    monkeypatch.setattr(translate, "VOCABULARY", 2)
-    assert translate.frequent(["a b c", "b c", "b"]) == ["b", "c"]
+    monkeypatch.setattr(translations, "VOCABULARY", 2)
+    assert translations.frequent(["a b c", "b c", "b"]) == ["b", "c"]
 
 
 def test_mocked_ted_talks_train(monkeypatch, tmp_path):
@@ -98,7 +99,7 @@ def test_mocked_ted_talks_train(monkeypatch, tmp_path):
         texts = [*part, *(one for several in part.values() for one in several)]
         assert set("".join(texts)) == set(" abcdefghij")
     said = [one for several in found["train"].values() for one in several]
-    source, target = translate.frequent(found["train"]), translate.frequent(said)
+    source, target = translations.frequent(found["train"]), translations.frequent(said)
     translator = translate.build(target, words=source)
     assert translator.source.get_vocabulary() == ["", "[UNK]", *source]
     assert translator.target.get_vocabulary() == ["", "[UNK]", *target]
@@ -118,7 +119,7 @@ def test_mocked_ted_talks_train(monkeypatch, tmp_path):
     assert all(np.any(a != b) for a, b in zip(before, model.get_weights()))
 
     five = " ".join(target[:5])
-    errors = lambda said: translate.quality(translator, {"x": [target[9], five]}, [said])
+    errors = lambda said: translations.quality(translator, {"x": [target[9], five]}, [said])
     assert errors(five) == {"token error": 0, "BLEU": pytest.approx(100)}
     assert errors(" ".join(target[:4]))["token error"] == pytest.approx(20)
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from speech_features import PADDING
-from speech_features import RATE
+from parts.speech_features import PADDING
+from parts.speech_features import RATE
 
 SPEEDS = (0.8, 1.25)
 LONGEST = 10  # seconds of a sentence; LibriSpeech's others are left out

@@ -1,6 +1,7 @@
 """Words and pronunciations: what examples/translate.py and examples/hybrid.py share.
 
-Words of CMUdict as batches of ids, the errors of a translator, and a baseline that only counts.
+Words of CMUdict as batches of ids, the errors of a translator, a picture of where it looks, and
+a baseline that only counts.
 """
 
 import math
@@ -8,6 +9,7 @@ import re
 from collections import Counter
 from collections import defaultdict
 
+import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -76,6 +78,24 @@ def pronounce(translator, words, **how):
     parts = [words[k : k + 256] for k in range(0, len(words), 256)]
     found = [translator.decode(part, **how).texts[:, 0].numpy() for part in parts]
     return [phones.decode() for phones in np.concatenate(found)]
+
+
+def draw(path, translator, words):
+    """Which letters the decoder looked at for each phoneme."""
+    texts, found = translator.decode(words)
+    figure, axes = plt.subplots(1, len(words), figsize=(4 * len(words), 4.4), layout="constrained")
+    for k, (axis, word) in enumerate(zip(axes, words)):
+        phones = texts[k, 0].numpy().decode().split() + ["end"]
+        shown = found.alignments[k, 0, : len(phones), : len(word)].numpy()
+        picture = axis.imshow(shown, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        axis.set_xticks(range(len(word)), list(word))
+        axis.set_yticks(range(len(phones)), phones)
+        axis.set_title(word)
+    axes[0].set_ylabel("phoneme")
+    figure.supxlabel("letter")
+    figure.colorbar(picture, ax=axes, label="alignment")
+    figure.savefig(path, dpi=120, format="png")
+    plt.close(figure)
 
 
 def align(word, phones, often):
