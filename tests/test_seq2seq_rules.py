@@ -261,6 +261,8 @@ def test_bad_input(search, options, bad, message):
     [
         (beam_search, dict(beam_width=0), "beam_width is 0, expected an integer of 1 or more"),
         (beam_search, dict(beam_width=-1), "beam_width is -1"),
+        (beam_search, dict(min_length=-1), "min_length is -1, expected an integer of 0 or more"),
+        (beam_search, dict(no_repeat_ngram=1.5), "no_repeat_ngram is 1.5, expected an integer"),
         (beam_search, dict(coverage_penalty=-0.1), "coverage_penalty is -0.1, expected 0 or more"),
         (beam_search, dict(coverage_penalty=0.1), "coverage_penalty was given to .* no alignments"),
         (sample, dict(num_samples=0), "num_samples is 0"),

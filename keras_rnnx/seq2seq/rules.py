@@ -5,6 +5,7 @@ Axes: B batch, K hypotheses of a sample, V tokens of the vocabulary, T the longe
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -35,6 +36,9 @@ class Rules:
     @classmethod
     def of(cls, end, min_length, no_repeat_ngram, constraint):
         """From the arguments of a search."""
+        for name, value in {"min_length": min_length, "no_repeat_ngram": no_repeat_ngram}.items():
+            if not isinstance(value, numbers.Integral) or value < 0:
+                raise ValueError(f"{name} is {value!r}, expected an integer of 0 or more.")
         return cls(int(end), min_length, no_repeat_ngram, as_tuple(constraint))
 
     def __call__(self, scores, ids, t, prefix=None):
