@@ -22,13 +22,16 @@ LONGEST = pronunciations.BUCKETS[-1]
 
 
 def transformer(letters):
-    """Ids of letters `[B, S]` to a memory `[B, S, WIDTH]` by blocks of attention, pre-norm."""
+    """Ids of letters `[B, S]` to a memory `[B, S, WIDTH]`: blocks of attention, pre-norm."""
     layers = keras.layers
     source = keras.Input((None,), dtype="int32")
     real = keras.ops.cast(keras.ops.not_equal(source, 0), "int32")
     place = keras.ops.minimum(keras.ops.cumsum(real, axis=1), LONGEST) * real  # padding: 0
     embed = lambda size: layers.Embedding(size, WIDTH, mask_zero=True)
     x = layers.add([embed(letters)(source), embed(LONGEST + 1)(place)])
+    # To attention all letters are equally near; a convolution tells each its neighbours.
+    near = layers.Conv1D(WIDTH, 5, padding="same", activation="relu")
+    x = layers.add([x, near(x * keras.ops.cast(real, x.dtype)[..., None])])
     for _ in range(BLOCKS):
         y = layers.LayerNormalization()(x)
         y = layers.MultiHeadAttention(HEADS, WIDTH // HEADS, dropout=DROPOUT)(y, y)

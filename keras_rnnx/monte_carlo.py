@@ -16,7 +16,7 @@ def mc_predict(
     x: Array,
     samples: int = 32,
     batch_size: int = 32,
-    quantiles: Sequence[float] | None = None,
+    quantiles: float | Sequence[float] | None = None,
 ) -> tuple[Array, ...]:
     """Mean and spread of a model's predictions with its noise switched on.
 
@@ -29,7 +29,8 @@ def mc_predict(
         x: input or tree of inputs, arrays of N rows each.
         samples: how many times each row is predicted.
         batch_size: rows at a time.
-        quantiles: numbers of 0 to 1, or None. The tails need many samples: 0.025 more than 40.
+        quantiles: numbers of 0 to 1, or one, without an axis of its own, or None. The tails need
+            many samples: 0.025 more than 40.
 
     Returns:
         `(mean, spread)`, float64 arrays or trees as the model's output is: the mean and the
@@ -55,7 +56,7 @@ def mc_predict(
             f"mc_predict got samples={samples} and batch_size={batch_size}, expected at least 1 of "
             "each."
         )
-    if quantiles is not None and not all(0 <= q <= 1 for q in quantiles):
+    if quantiles is not None and not all(0 <= q <= 1 for q in np.atleast_1d(quantiles)):
         raise ValueError(f"mc_predict got quantiles={quantiles}, expected numbers of 0 to 1.")
     if isinstance(x, (tf.data.Dataset, tf.RaggedTensor)):
         raise TypeError(

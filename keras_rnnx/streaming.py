@@ -29,7 +29,8 @@ NOT_STEPWISE = (
 class StreamingSession:
     """Feeds a causal model chunk by chunk and keeps a state for each client.
 
-    Chunks of any size, one after the other, give what the whole sequence would give. The model is
+    Chunks of any size, one after the other, give what the whole sequence would give (but for
+    masked steps that begin a chunk: their outputs are zeros and not those of before). The model is
     not changed and holds no state: its recurrent layers take theirs from the session. It may be a
     layer, a Sequential, functional or subclassed model whose recurrent layers are those of this
     package and go forward; other layers have to treat every step by itself (Dense, Embedding,

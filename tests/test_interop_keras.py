@@ -299,6 +299,24 @@ def test_files_of_keras_3(ending, tmp_path):
     np.testing.assert_allclose(made(inputs(1)), model(inputs(1)), atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_a_loss_by_name_in_an_h5_file_of_keras_3(tmp_path):
+    """Keras itself refuses to load what it wrote there."""
+    model = keras.Sequential([keras.Input((None, D)), keras.layers.GRU(U)])
+    model.compile(keras.optimizers.Adam(0.05), "mse")
+    model.fit(inputs(1), np.zeros((B, U)), verbose=0)
+    model.save(tmp_path / "m.h5")
+    with pytest.warns(UserWarning, match="m.h5: not compiled, Could not deserialize"):
+        made = interop.from_keras(tmp_path / "m.h5")
+    np.testing.assert_allclose(made(inputs(1)), model(inputs(1)), atol=1e-6)
+    assert not made.compiled
+    # The model that was saved has lost its optimizer where Keras tells how it is compiled.
+    copy = rnnx.accelerate(model, verbose=False)
+    assert isinstance(copy.optimizer, keras.optimizers.Adam)
+    np.testing.assert_allclose(copy.optimizer.learning_rate, 0.05)
+    assert int(copy.optimizer.iterations) == 1
+
+
 @pytest.mark.parametrize("ending", ["keras", "h5"])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_files_of_keras_3_with_an_optimizer(ending, tmp_path):

@@ -173,6 +173,12 @@ def second_matrix(self, weights, product, x, states, constants):
     return h, (h,)
 
 
+def second_matrix_past_the_engine(self, weights, product, x, states, constants):
+    (h,) = states
+    h = tf.tanh(product("recurrent_kernel", h, plus=x) * tf.sigmoid(h @ weights["mix"]))
+    return h, (h,)
+
+
 def both_matrices(self, weights):
     return {name: weights[name] for name in ("recurrent_kernel", "mix")}
 
@@ -194,6 +200,15 @@ FAULTS = {
     "a recurrent matrix that noise would leave out": (
         dict(weights=with_mix, prepare=both_matrices, step=second_matrix),
         "noise: .*multiplies a state by mix, which `recurrent` does not name",
+    ),
+    "a recurrent matrix past the engine": (
+        dict(
+            weights=with_mix,
+            prepare=both_matrices,
+            recurrent=property(lambda self: {"recurrent_kernel": 1, "mix": 1}),
+            step=second_matrix_past_the_engine,
+        ),
+        r"noise: .*multiply by it through product\('mix', h\)",
     ),
     "no states": (dict(step=no_states), r"returned .*Tensor, expected \(output, new states\)"),
     "a product past the engine": (dict(step=past_product), "noise: .*through `product`"),

@@ -136,6 +136,11 @@ def test_a_request_that_does_not_fit(sound):
         serving.ask(sound, {"another": x})
     with pytest.raises(ValueError, match=r"no signature 'other', only \[.*'serving_default'"):
         serving.ask(sound, {"another": x}, "other")
+    rows = np.ones((2, 5, D), "float32")
+    request = {"inputs": tf.constant(rows), "lengths": tf.constant([5, 2])}
+    assert serving.ask(sound, request)["output"].shape == (2, U), "tensors are taken too"
+    with pytest.raises(ValueError, match="refuses the request"):
+        serving.ask(sound, {"inputs": rows, "lengths": [2]})  # of two rows
     with pytest.raises(TypeError, match="ask got a ndarray as inputs, expected a dict of arrays"):
         serving.ask(sound, x)
 

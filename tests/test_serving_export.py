@@ -271,6 +271,21 @@ def test_preprocessing_inside(tmp_path):
     np.testing.assert_allclose(next(iter(found.values())), wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_words_by_a_lookup(inside, tmp_path):
+    lookup = keras.layers.StringLookup(vocabulary=["good", "bad", "film"], mask_token="")
+    words = keras.Input((None,), dtype="string" if inside else "int64", name="words")
+    h = keras.layers.Embedding(6, 3, mask_zero=True)(lookup(words) if inside else words)
+    model = keras.Model(words, rnnx.GRU(U)(h))
+    options = {"example": [["good", "film"]]} if inside else {"preprocess": lookup}
+    version = serving.export(model, tmp_path / "m", verbose=False, **options)
+    padded = np.array([["a", "good", "film"], ["bad", "film", "film"]], object)
+    (found,) = serving.ask(version, {"words": padded, "lengths": [3, 1]}).values()
+    alone = tf.constant([["a", "good", "film"], ["bad", "", ""]])
+    wanted = model(alone if inside else lookup(alone))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
 def texts_in():
     """A model of strings `[B, 1]`, as Keras' own guides make it."""
     vectorize = keras.layers.TextVectorization(vocabulary=["good", "bad", "film"])

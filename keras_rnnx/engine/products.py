@@ -39,6 +39,11 @@ class Prepared(dict):
     """What `prepare` made of the weights, by name, for a step to look up."""
 
     def __missing__(self, name):
+        if f"{name}/0" in self:  # split by noise, which wraps `product`
+            raise ValueError(
+                f"The step looks up weights[{name!r}], a matrix that multiplies a state: multiply "
+                f"by it through product({name!r}, h), or noise passes it by."
+            )
         raise ValueError(
             f"The step looks up weights[{name!r}], and `prepare` gave {', '.join(self) or 'none'}. "
             "Override `prepare` to return every weight that the step uses."
@@ -109,8 +114,8 @@ class Products:
         known = {k: tuple(v.shape) for k, v in (*self.weights.items(), *self.constants.items())}
         raise ValueError(
             f"product({name!r}, h) got h of shape {tuple(h.shape)}, which goes with no matrix of "
-            f"that name. Known are {known}. Expected h [B, K] and a weight [K, N] or, for one "
-            "matrix per sample, a constant [B, K, N]."
+            f"that name. Known are {known}: what `prepare` returns, and constants. Expected "
+            "h [B, K] and a weight [K, N] or, for one matrix per sample, a constant [B, K, N]."
         )
 
 

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import tempfile
+import warnings
 import zipfile
 
 import h5py
@@ -55,7 +56,7 @@ def _read_h5(path):
             )
         text = lambda value: value.decode() if isinstance(value, bytes) else value
         if not text(file.attrs.get("keras_version", "2")).startswith(("1", "2")):
-            return keras.saving.load_model(path)
+            return _load_h5(path)
         model, cudnn = _made(json.loads(text(file.attrs["model_config"])))
         saved = file["model_weights"]
         arrays = {
@@ -63,6 +64,16 @@ def _read_h5(path):
             for name in map(text, saved.attrs["layer_names"])
         }
     return _with_weights(model, arrays, cudnn)
+
+
+def _load_h5(path):
+    """What Keras 3 saved: not compiled where it cannot read how, such as a loss given by name."""
+    try:
+        return keras.saving.load_model(path)
+    except (TypeError, ValueError) as why:
+        model = keras.saving.load_model(path, compile=False)
+        warnings.warn(f"{path}: not compiled, {str(why).splitlines()[0]}", stacklevel=2)
+        return model
 
 
 def from_tf_keras(model):

@@ -178,9 +178,12 @@ def _compile_like(made, model):
         for one in keras.tree.flatten([model.loss, model.optimizer])
         if callable(one) and hasattr(one, "__name__")
     ]
+    config = dict(model.get_compile_config())
+    if model.optimizer is not None:  # to save a model as .h5 takes it out of there
+        config["optimizer"] = keras.saving.serialize_keras_object(model.optimizer)
     try:
         with keras.saving.custom_object_scope({one.__name__: one for one in own}):
-            made.compile_from_config(model.get_compile_config())
+            made.compile_from_config(config)
     except (TypeError, ValueError) as why:
         return [f"{model.name}: the copy is not compiled, {str(why).splitlines()[0]}"]
     old, new = model.optimizer, made.optimizer

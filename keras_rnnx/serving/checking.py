@@ -193,6 +193,7 @@ def ask(
             'of the inputs, such as {"inputs": x, "lengths": n}. The README.md beside the version '
             "lists them."
         )
+    inputs = {n: value.numpy() if tf.is_tensor(value) else value for n, value in inputs.items()}
     (found,) = answers(_version(Path(directory)), [(signature, inputs)])
     if isinstance(found, str):
         raise ValueError(f"The export refuses the request: {found}")

@@ -30,9 +30,10 @@ class Inputs:
         self.tensors = dict(zip(self.names, tensors, strict=True))
         self.preprocess = self._by_name("preprocess", preprocess)
         for name, layer in self.preprocess.items():  # what it makes once, it makes outside a graph
-            strings = _takes_strings(layer)
             shape = [1, *(1 if n is None else n for n in self.tensors[name].shape[1:])]
-            layer(tf.constant([""]) if strings else tf.zeros(shape))
+            shape = [1] if isinstance(layer, keras.layers.TextVectorization) else shape
+            strings = isinstance(layer, (keras.layers.TextVectorization, keras.layers.StringLookup))
+            layer(tf.fill(shape, "") if strings else tf.zeros(shape))
         self.fill = _mask_value(model)
         self.specs, self.lengths_of = {}, {}
         for name, tensor in self.tensors.items():
@@ -65,8 +66,10 @@ class Inputs:
 
     def _spec(self, name, tensor):
         layer = self.preprocess.get(name)
-        if layer is not None and _takes_strings(layer):
+        if isinstance(layer, keras.layers.TextVectorization):  # from a text to its words
             return tf.TensorSpec([None], tf.string, name=name)
+        if isinstance(layer, keras.layers.StringLookup):
+            return tf.TensorSpec([None, *tensor.shape[1:]], tf.string, name=name)
         dtype = tf.as_dtype(keras.backend.standardize_dtype(tensor.dtype))
         # Of what a server and REST know; the model computes in what it likes.
         dtype = tf.float32 if dtype.is_floating else dtype
@@ -125,10 +128,12 @@ class Inputs:
             lengths = given.get(self.lengths_of.get(name))  # without them all steps are real
             if lengths is not None:
                 mask = tf.sequence_mask(lengths, tf.shape(value)[1])
+                # In the shape of the value: as many lengths as rows, or an error.
                 wide = tf.reshape(
-                    mask, [*tf.unstack(tf.shape(mask)), *[1] * (len(value.shape) - 2)]
+                    mask, [*tf.unstack(tf.shape(value)[:2]), *[1] * (len(value.shape) - 2)]
                 )
-                value = tf.where(wide, value, tf.cast(self.fill, value.dtype))
+                fill = "" if value.dtype == tf.string else tf.cast(self.fill, value.dtype)
+                value = tf.where(wide, value, fill)
             values.append(tf.cast(value, keras.backend.standardize_dtype(tensor.dtype)))
             masks.append(mask)
         return self.packed(values), self.packed(masks)
@@ -201,10 +206,6 @@ def _names(tree, tensors):
 def _clean(name):
     """A name as arguments may have it."""
     return re.sub(r"\W+", "_", name)
-
-
-def _takes_strings(layer):
-    return isinstance(layer, (keras.layers.TextVectorization, keras.layers.StringLookup))
 
 
 def _mask_value(model):

@@ -40,7 +40,7 @@ pad_variable_length_inputs: true
 
 
 def _readme(name, signatures, about):
-    parts = [f"# {name}\n", _server(name)]
+    parts = [f"# {name}\n", _server(name), MEANING]
     for key, signature in signatures.items():
         parts.append(_of_signature(name, key, signature, about["outputs"][key]))
     packages = ", ".join(f"{package} {number}" for package, number in about["packages"].items())
@@ -65,6 +65,13 @@ before it is served:
 ```sh
 python -m keras_rnnx.serving.check .
 ```
+"""
+
+
+MEANING = """\
+In the shapes below the first `any` is the batch and the second one time. `lengths` says how many
+steps of each row are real; what lies behind them is padding. Of a sequence of outputs only these
+steps count.
 """
 
 
