@@ -21,6 +21,19 @@ WIDTH, HEADS, BLOCKS, DROPOUT = 128, 4, 2, 0.1  # of the Transformer
 LONGEST = pronunciations.BUCKETS[-1]
 
 
+@keras.saving.register_keras_serializable(package="hybrid")
+class RealConv1D(keras.layers.Conv1D):
+    """A convolution over real steps; that of Keras takes padding for them, and loses the mask."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.supports_masking = True
+
+    def call(self, x, mask=None):
+        x = x if mask is None else x * keras.ops.cast(mask, x.dtype)[..., None]
+        return super().call(x)
+
+
 def transformer(letters):
     """Ids of letters `[B, S]` to a memory `[B, S, WIDTH]`: blocks of attention, pre-norm."""
     layers = keras.layers
@@ -30,8 +43,7 @@ def transformer(letters):
     embed = lambda size: layers.Embedding(size, WIDTH, mask_zero=True)
     x = layers.add([embed(letters)(source), embed(LONGEST + 1)(place)])
     # To attention all letters are equally near; a convolution tells each its neighbours.
-    near = layers.Conv1D(WIDTH, 5, padding="same", activation="relu")
-    x = layers.add([x, near(x * keras.ops.cast(real, x.dtype)[..., None])])
+    x = layers.add([x, RealConv1D(WIDTH, 5, padding="same", activation="relu")(x)])
     for _ in range(BLOCKS):
         y = layers.LayerNormalization()(x)
         y = layers.MultiHeadAttention(HEADS, WIDTH // HEADS, dropout=DROPOUT)(y, y)
