@@ -5,7 +5,7 @@ the decoder is still a GRU with attention: one phoneme after the other at a smal
 the same, where a Transformer's would grow with every step. Of such hybrids: Chen et al., "The Best
 of Both Worlds", ACL 2018. Words, vocabularies and decoder are those of translate.py.
 
-    python examples/hybrid.py                        # a third of the words, a few minutes
+    python examples/hybrid.py                        # all words, three epochs, some ten minutes
     python examples/hybrid.py --encoder recurrent    # translate.py's own encoder, for comparison
     python examples/hybrid.py --quick                # few words, two epochs: to see that all works
 """
@@ -87,11 +87,9 @@ def main():
     parser.add_argument("--encoder", choices=("transformer", "recurrent"), default="transformer")
     options = common.start(parser)
     words = pronunciations.load(options.data_dir, options.quick)
-    if not options.quick:
-        words["train"] = dict(list(words["train"].items())[::3])
     print(", ".join(f"{len(part):,} {split}" for split, part in words.items()), "words")
     translator, budget = build(options, words["train"]), common.Budget(options.seconds)
-    train(translator, words, 2 if options.quick else 6, budget)
+    train(translator, words, 2 if options.quick else 3, budget)
 
     test = list(words["test"])
     said = pronunciations.pronounce(translator, test, method="greedy")
