@@ -125,13 +125,13 @@ class StreamingSession:
 
     def _check_ranks(self, chunk):
         inputs = getattr(self.model, "inputs", None)  # of a class of its own they are not known
-        found = [np.ndim(a) for a in keras.tree.flatten(chunk)]
-        if inputs and found != [len(i.shape) - 1 for i in inputs]:
+        shapes = [tuple(np.shape(a)) for a in keras.tree.flatten(chunk)]
+        if inputs and list(map(len, shapes)) != [len(i.shape) - 1 for i in inputs]:
+            shapes = list(dict.fromkeys(shapes))  # a list of numbers has many
             wanted = [("time", *i.shape[2:]) for i in inputs]
             raise ValueError(
-                f"feed got a chunk of shape {[np.shape(a) for a in keras.tree.flatten(chunk)]}, "
-                f"expected {wanted}: one client's steps, without a batch axis. A single step is a "
-                "chunk too, `x[None]`."
+                f"feed got a chunk of shape {shapes}, expected {wanted}: an array of one client's "
+                "steps, without a batch axis. A single step is a chunk too, `x[None]`."
             )
 
     def _client(self, client):

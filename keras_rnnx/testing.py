@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rnnx.cells import CellSpec
-from keras_rnnx.engine import Prepared
 from keras_rnnx.engine import Products
 from keras_rnnx.layers import RNN
 from keras_rnnx.layers import Cell
@@ -251,7 +250,7 @@ def check_noise(subject):
 def states_multiplied_by(subject):
     """The names of the matrices that multiply a state in a step."""
     spec = subject.cell.spec
-    weights, prepared = (Prepared(ready) for ready in subject.layer().cell.ready())
+    weights, prepared = subject.layer().cell.ready()
     states = tuple(map(tf.constant, subject.states))
     product = Products(prepared, {}, states)
     spec.step(prepared, product, spec.project(weights, tf.constant(subject.x[:, 0])), states, {})

@@ -208,7 +208,7 @@ FAULTS = {
             recurrent=property(lambda self: {"recurrent_kernel": 1, "mix": 1}),
             step=second_matrix_past_the_engine,
         ),
-        r"noise: .*multiply by it through product\('mix', h\)",
+        "noise: .*weights.'mix'.*multiply by a recurrent matrix through `product` only",
     ),
     "no states": (dict(step=no_states), r"returned .*Tensor, expected \(output, new states\)"),
     "a product past the engine": (dict(step=past_product), "noise: .*through `product`"),

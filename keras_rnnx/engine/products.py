@@ -39,14 +39,10 @@ class Prepared(dict):
     """What `prepare` made of the weights, by name, for a step to look up."""
 
     def __missing__(self, name):
-        if f"{name}/0" in self:  # split by noise, which wraps `product`
-            raise ValueError(
-                f"The step looks up weights[{name!r}], a matrix that multiplies a state: multiply "
-                f"by it through product({name!r}, h), or noise passes it by."
-            )
         raise ValueError(
             f"The step looks up weights[{name!r}], and `prepare` gave {', '.join(self) or 'none'}. "
-            "Override `prepare` to return every weight that the step uses."
+            "Override `prepare` to return every weight that the step uses, and multiply by a "
+            "recurrent matrix through `product` only, where noise finds it."
         )
 
 

@@ -241,7 +241,10 @@ class Cell(keras.layers.Layer):
         weights = self.tensors()
         cast = lambda w: tf.cast(w, self.compute_dtype) if w.dtype.is_floating else w
         prepared = self.regularized(training=False).prepare(weights)
-        return [{name: cast(w) for name, w in named.items()} for named in (weights, prepared)]
+        weights, prepared = (
+            {name: cast(w) for name, w in named.items()} for named in (weights, prepared)
+        )
+        return [weights, Prepared(prepared)]
 
     def one_step(
         self,
@@ -262,7 +265,6 @@ class Cell(keras.layers.Layer):
         given = keras.tree.map_structure(cast, given)
         _, constants, states = spec.enter(weights, given, tuple(states), None, 1, False)
         x = spec.project(weights, x)
-        prepared = Prepared(prepared)
         product = Products(prepared, constants, states)
         return spec.step(prepared, product, x, tuple(states), constants)
 

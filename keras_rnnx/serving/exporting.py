@@ -213,7 +213,7 @@ def _about(model, version, made, functions, left_out):
     """What the file `keras_rnnx.json` says."""
     describe = lambda spec: {
         "dtype": spec.dtype.name,
-        "shape": [-1 if n is None else n for n in spec.shape],
+        "shape": None if spec.shape.rank is None else [-1 if n is None else n for n in spec.shape],
     }
     try:
         config = model.to_json()

@@ -69,9 +69,9 @@ python -m keras_rnnx.serving.check .
 
 
 MEANING = """\
-In the shapes below the first `any` is the batch and the second one time. `lengths` says how many
-steps of each row are real; what lies behind them is padding. Of a sequence of outputs only these
-steps count.
+In the shapes below the first `any` is the batch; in those of a sequence the second one is time.
+`lengths` says how many steps of each row are real; what lies behind them is padding. Of a sequence
+of outputs only these steps count.
 """
 
 
@@ -133,4 +133,6 @@ def _literal(value):
 
 
 def _shape(shape):
+    if shape is None:
+        return "any"
     return "[" + ", ".join("any" if n in (None, -1) else str(n) for n in shape) + "]"
