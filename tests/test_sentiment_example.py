@@ -16,6 +16,7 @@ import pytest
 import sentiment
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from parts import sentiment_report
 
 import keras_rnnx
 from keras_rnnx.datasets import movie_sentiment
@@ -184,7 +185,8 @@ def test_regression_looks_at_pairs_of_words():
     praise, pan = ["not bad", "very good"], ["not good", "very bad"]
     texts = [text.encode() for text in 400 * (praise + pan)]
     pair = texts, np.array(400 * [1, 1, 0, 0])
-    odds = sentiment.log_odds(sentiment.regression({"train": pair}), praise + pan)
+    classify = sentiment_report.regression({"train": pair})
+    odds = sentiment_report.log_odds(classify, praise + pan)
     assert (odds > 0).tolist() == [True, True, False, False]
 
 
@@ -202,7 +204,7 @@ def test_weight_of_words():
         odds = [sum(value[word] for word in text.decode().split()) for text in texts.numpy()]
         return tf.sigmoid(tf.constant(odds))[:, None].numpy()
 
-    odds, moved = sentiment.weigh(SimpleNamespace(predict=predict), "a fine film badly made")
+    odds, moved = sentiment_report.weigh(SimpleNamespace(predict=predict), "a fine film badly made")
     np.testing.assert_allclose(odds, 1.25, rtol=1e-5)
     np.testing.assert_allclose(moved, list(value.values()), atol=1e-5)
 

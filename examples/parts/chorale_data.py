@@ -10,25 +10,22 @@ NOTES = KEYS + 1  # what a voice can do: 0 is a rest, n the n-th key
 PADDING = -1
 
 
-def pieces_of(data_dir, quick):
-    """`{split: [pitches [T, 4], ...]}`, a step per quarter note: MIDI numbers, 0 is a rest."""
+def notes_of(pieces):
+    """Notes `[N, T, 4]` of pitches `[T, 4]`: MIDI numbers, 0 is a rest. PADDING after the end."""
+    notes = np.full((len(pieces), max(map(len, pieces)), 4), PADDING, "int32")
+    for row, piece in zip(notes, pieces):
+        row[: len(piece)] = np.where(piece > 0, piece - LOWEST + 1, 0)
+    return notes
+
+
+def load(data_dir, quick):
+    """`{split: notes [N, T, 4]}`, a step per quarter note, as `notes_of` gives them."""
     builder = tfds.builder("chorales", data_dir=data_dir)
     builder.download_and_prepare()
     sets = {}
     for split in ("train", "validation", "test"):
         found = [row["pitches"][::2] for row in tfds.as_numpy(builder.as_dataset(split=split))]
-        sets[split] = [piece[:24] for piece in found[:32]] if quick else found
-    return sets
-
-
-def load(data_dir, quick):
-    """`{split: notes [N, T, 4]}`, PADDING after the end of a piece."""
-    sets = {}
-    for split, pieces in pieces_of(data_dir, quick).items():
-        notes = np.full((len(pieces), max(map(len, pieces)), 4), PADDING, "int32")
-        for row, piece in zip(notes, pieces):
-            row[: len(piece)] = np.where(piece > 0, piece - LOWEST + 1, 0)
-        sets[split] = notes
+        sets[split] = notes_of([piece[:24] for piece in found[:32]] if quick else found)
     return sets
 
 
@@ -44,23 +41,3 @@ def examples(notes):
     chords = np.where(following[..., :1] == PADDING, PADDING, keys_of(notes)[:, :-1])
     x = {"chords": chords.astype("float32"), "following": np.maximum(following, 0)}
     return x, {"keys": keys_of(following), "voices": following}
-
-
-def piano_rolls(pieces):
-    """Inputs and targets `[N, T, 88]` of pitches `[T, 4]`: the keys at each step, and at the next.
-
-    1 where a key sounds, 0 where not, PADDING after the end of a piece.
-    """
-    rolls = np.full((len(pieces), max(map(len, pieces)), KEYS), PADDING, "float32")
-    for roll, pitches in zip(rolls, pieces):
-        step, voice = np.nonzero(pitches)  # 0 is a rest
-        roll[: len(pitches)] = 0
-        roll[step, pitches[step, voice] - LOWEST] = 1
-    x, y = rolls[:, :-1].copy(), rolls[:, 1:]
-    x[y == PADDING] = PADDING  # the last step of a piece has no next one
-    return x, y
-
-
-def load_rolls(data_dir, quick):
-    """`{split: (x, y)}`, as `piano_rolls` gives them."""
-    return {split: piano_rolls(pieces) for split, pieces in pieces_of(data_dir, quick).items()}

@@ -1,4 +1,4 @@
-"""What both halves of examples/regularizers.py share: how a run is fitted, and all are shown."""
+"""How a run of examples/regularizers.py is fitted, and all of them are shown."""
 
 import time
 

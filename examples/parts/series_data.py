@@ -1,6 +1,6 @@
 """The series of MNIST-1D, and how well they are told apart without a recurrent net or attention.
 
-Data and baselines of examples/rnn_or_transformer.py.
+Data and baselines of examples/rnn_or_transformer.py; examples/regularizers.py has the same data.
 """
 
 import keras
