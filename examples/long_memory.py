@@ -12,6 +12,7 @@ slower of the two took, with each of three learning rates; the best of them on v
 """
 
 import argparse
+import functools
 import itertools
 import sys
 import time
@@ -129,7 +130,8 @@ def main():
                 models[f"{net}, Keras' default bias"] = build(problem, net, plain_bias=True)
             before = {label: gradient_norms(model, x, y) for label, model in models.items()}
             after = {net: gradient_norms(run.model, x, y) for net, run in runs.items()}
-            common.write(options.out / "gradient_norms.png", lambda path: draw(path, before, after))
+            drawn = functools.partial(draw, before=before, after=after)
+            common.write(options.out / "gradient_norms.png", drawn)
 
     print("\nproblem  net        learning rate test loss chance  steps  seconds", *table, sep="\n")
     print(f"Written to {options.out.resolve()}: gradient_norms.png")

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_rnnx.annotations import Array
 from keras_rnnx.annotations import Tensor
 from keras_rnnx.layers import Stream
+from keras_rnnx.layers import checks
 from keras_rnnx.layers import everything
 
 # Layers that need steps which a stream has not seen yet, or has seen before this chunk.
@@ -94,7 +95,8 @@ class StreamingSession:
         gives that of the chunk's last step.
 
         Raises:
-            ValueError: for a chunk without its time axis, or with a batch axis.
+            ValueError: for a chunk without its time axis, or with a batch axis; for states that
+                were restored and are of another model.
         """
         self._check_ranks(chunk)
         one = self._client(client)
@@ -113,7 +115,7 @@ class StreamingSession:
             return [s[0].numpy() for s in one.states]
 
     def restore(self, client: Hashable, states: Sequence[Array]) -> None:
-        """Give a client the states that `states` returned."""
+        """Give a client the states that `states` returned, which the next `feed` checks."""
         one = self._client(client)
         with one.lock:
             one.states = [tf.convert_to_tensor(s)[None] for s in states]
@@ -132,6 +134,18 @@ class StreamingSession:
             raise ValueError(
                 f"feed got a chunk of shape {shapes}, expected {wanted}: an array of one client's "
                 "steps, without a batch axis. A single step is a chunk too, `x[None]`."
+            )
+
+    def _check_states(self, states):
+        shapes = lambda tensors: [tuple(a.shape[1:]) for a in tensors or []]
+        fits = zip(shapes(states), self._state_shapes)
+        if states is not None and (
+            len(states) != len(self._state_shapes)
+            or not all(tf.TensorShape(own).is_compatible_with(wanted) for own, wanted in fits)
+        ):
+            raise ValueError(
+                f"The client has states of the shapes {shapes(states)}, expected "
+                f"{self._state_shapes}. Restore what `states` returned for this very model."
             )
 
     def _client(self, client):
@@ -158,6 +172,7 @@ class StreamingSession:
         )
         with self._trace_lock:  # two threads would trace at the same time, and one in vain
             first = self._function(specs, None)  # which also tells how states are nested
+            self._check_states(states)
             function = first if states is None else self._function(specs, states)
         return function(x, states or [])
 
@@ -177,7 +192,9 @@ class StreamingSession:
             with stream.opened():
                 output = self.model(x, training=False)
             nested.append(stream.last)
-            return output, keras.tree.flatten(stream.last)
+            flat = keras.tree.flatten(stream.last)
+            self._state_shapes = [tuple(s.shape[1:]) for s in flat]
+            return output, flat
 
         flat = [tf.TensorSpec([None, *s.shape[1:]], s.dtype) for s in states or []]
         function = tf.function(call, input_signature=[specs, flat], autograph=False)
@@ -221,3 +238,4 @@ def check_stepwise(model):
             )
         if kind.__name__ == "Bidirectional":
             layer.step()
+        checks.causal(layer)

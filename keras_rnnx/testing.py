@@ -82,7 +82,7 @@ def check_cell(cell: CellSpec | Cell, features: int = 3, verbose: bool = True) -
             print(line)
     if failed:
         raise AssertionError(
-            f"{type(cell).__name__} failed {len(failed)} checks:\n" + "\n".join(failed)
+            f"{type(cell.spec).__name__} failed {len(failed)} checks:\n" + "\n".join(failed)
         )
 
 

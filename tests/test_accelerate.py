@@ -206,8 +206,8 @@ class Subclassed(keras.Model):
     "make, message",
     [
         (Subclassed, r"mine is a Subclassed, .* layers of Keras are: body \(LSTM\)"),
-        (lambda: keras.layers.LSTM(U), "Expected a Keras model, got LSTM"),
-        (lambda: "model.keras", "got str. A single layer, or the path of a file"),
+        (lambda: keras.layers.LSTM(U), "Expected a model of Keras 3, got LSTM of keras"),
+        (lambda: "model.keras", "got str of builtins. A single layer, or the path of a file"),
         (lambda: keras.Sequential([keras.layers.GRU(U)]), "has no weights yet"),
     ],
 )

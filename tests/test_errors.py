@@ -59,6 +59,19 @@ def test_wrong_shape_of_initial_states(shape):
         rnnx.GRU(5)(X, initial_state=[np.ones(shape)])
 
 
+def test_wrong_step():
+    layer = rnnx.LSTM(5)
+    layer.build((None, None, 4))
+    states = layer.initial_states(3)
+    for shape in ((3, 6), (3, 1, 4), (4,)):
+        with pytest.raises(ValueError, match=r"one step of shape .*, expected \(batch, 4\)"):
+            layer.step(np.ones(shape, "float32"), states)
+    with pytest.raises(ValueError, match="got 1 initial state.*expected 2"):
+        layer.step(X[:, 0], states[:1])
+    with pytest.raises(ValueError, match=r"state of shape \(3, 5\), expected \(2, 5\)"):
+        layer.step(X[:2, 0], states)
+
+
 @pytest.mark.parametrize("shape", [(3, 6), (2, 7), (3,), (3, 7, 1)])
 def test_wrong_shape_of_mask(shape):
     message = r"got a mask of shape .* expected \(batch, time\) of the input, \(3, 7\)"

@@ -142,6 +142,13 @@ def test_part_of_a_model_and_of_a_file(tmp_path):
         layer = interop.from_torch(source, prefix="decoder.")
         assert type(layer) is rnnx.GRU
         np.testing.assert_allclose(layer(x), wanted, atol=1e-5)
+    with pytest.raises(ValueError, match="0 sets .* that begin with 'rnn.', but .*decoder.bias"):
+        interop.from_torch(model, prefix="rnn.")
+    recurrent, others = interop.torch_arrays(tmp_path / "plain.pt")
+    assert len(recurrent) == 8 and list(others) == ["out.weight", "out.bias"]
+    torch.save(model.decoder, tmp_path / "module.pt")
+    with pytest.raises(ValueError, match="holds more than tensors.*Save its state dict"):
+        interop.from_torch(tmp_path / "module.pt")
     arrays = {name: np.asarray(a) for name, a in model.decoder.state_dict().items()}
     np.testing.assert_allclose(interop.from_torch(arrays)(x), wanted, atol=1e-5)
 

@@ -331,3 +331,6 @@ def test_nested_inputs_states_and_outputs_of_a_keras_cell():
     real = make_mask("right")[..., None, None]
     np.testing.assert_allclose(c, np.cumsum(b * real, axis=1), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(states[1], c[:, -1])
+    _, h2, c2 = layer((a, b), mask=make_mask("right"), initial_state=[0.0 * states[0], states[1]])
+    np.testing.assert_allclose(h2, states[0])
+    np.testing.assert_allclose(c2, 2 * states[1], rtol=1e-5, atol=1e-5)

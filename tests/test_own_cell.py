@@ -93,6 +93,8 @@ def test_what_is_no_spec_is_refused():
         check_cell(takes(4))
     with pytest.raises(TypeError, match=r"state_sizes is 4, expected a tuple .* \(4,\)"):
         rnnx.CustomCell(faulty(state_sizes=4))
+    with pytest.raises(TypeError, match="recurrent is a method, expected a property"):
+        rnnx.CustomCell(faulty(recurrent=lambda self: {"recurrent_kernel": 1}))
     odd = lambda self, input_dim: {"kernel": rnnx.Weight((input_dim, 4), "biass")}
     with pytest.raises(ValueError, match="a weight of role 'biass', expected one of 'kernel'"):
         rnnx.CustomCell(faulty(weights=odd)).build((None, 3))

@@ -1,5 +1,6 @@
 """One step at a time, and sessions that keep a state for each client."""
 
+import re
 import threading
 
 import descriptors
@@ -96,7 +97,7 @@ def test_step_builds_a_layer():
             lambda: session(keras.layers.TimeDistributed(keras.layers.Dense(2))),
             "only the first step.*Use keras_rnnx.TimeDistributed",
         ),
-        (lambda: session(rnnx.GRU(U, go_backwards=True)).feed(1, inputs()[0]), "go_backwards=True"),
+        (lambda: session(rnnx.GRU(U, go_backwards=True)), "go_backwards=True"),
         (lambda: session(keras.layers.Dense(2)).feed(1, inputs()[0]), "no recurrent layer"),
         (
             lambda: session(rnnx.GRU(U)).feed(1, inputs()[0, 0]),
@@ -217,6 +218,19 @@ def test_restored_in_a_session_that_has_seen_nothing():
     one.feed("ann", x[:4])
     other.restore("ann", one.states("ann"))
     np.testing.assert_allclose(other.feed("ann", x[4:]), whole[4:], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("shapes", [[(U,)], [(U,), (U + 1,)], [(1, U), (1, U)]])
+def test_restored_from_another_model(seen, shapes):
+    streams = rnnx.StreamingSession(rnnx.LSTM(U))
+    if seen:
+        streams.feed("bob", inputs()[0])
+        streams.feed("bob", inputs()[0])
+    streams.restore("ann", [np.zeros(shape, "float32") for shape in shapes])
+    wanted = re.escape(f"shapes {shapes}, expected {[(U,), (U,)]}")
+    with pytest.raises(ValueError, match=wanted):
+        streams.feed("ann", inputs()[0])
 
 
 def test_old_clients_make_room(monkeypatch):

@@ -140,8 +140,9 @@ def again(layer):
 def _check(model):
     if not isinstance(model, keras.Model):
         raise ValueError(
-            f"Expected a Keras model, got {type(model).__name__}. A single layer, or the path of a "
-            "file with a model, is for keras_rnnx.interop.from_keras."
+            f"Expected a model of Keras 3, got {type(model).__name__} of {type(model).__module__}. "
+            "A single layer, or the path of a file with a model (that of a model of tf_keras too), "
+            "is for keras_rnnx.interop.from_keras."
         )
     if not is_model(model):
         found = [one for one in layers.everything(model) if isinstance(one, STOCK)]

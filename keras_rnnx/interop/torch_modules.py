@@ -1,6 +1,7 @@
 """Recurrent modules of PyTorch as layers of this package, and back."""
 
 import os
+import pickle
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -87,21 +88,19 @@ def from_torch(
 
 def _weights(source, prefix):
     """`{"prefix": ..., "cells": [[{name: array} of each direction] of each layer]}`."""
-    if isinstance(source, (str, os.PathLike)):
-        source = _torch().load(source, map_location="cpu", weights_only=True)
-        if "state_dict" in source:
-            source = source["state_dict"]
     sets = {}
-    for name, array in torch_arrays(source)[0].items():
+    recurrent, _ = torch_arrays(source)
+    for name, array in recurrent.items():
         if name.startswith(prefix):
             before, what, of, layer, back = WEIGHT.match(name).groups()
             ways = sets.setdefault(before, {}).setdefault(int(layer or 0), {})
             ways.setdefault(bool(back), {})[f"{what}_{of}"] = array
     if len(sets) != 1:
         names = ", ".join(map(repr, sorted(sets)))
+        there = f" that begin with {prefix!r}, but {sorted(recurrent)}" if prefix else ""
         raise ValueError(
             f"from_torch found {len(sets)} sets of recurrent weights"
-            + (f", {names}: say one as `prefix`." if sets else ".")
+            + (f", {names}: say one as `prefix`." if sets else f"{there}.")
         )
     ((before, by_layer),) = sets.items()
     cells = [[ways[back] for back in sorted(ways)] for _, ways in sorted(by_layer.items())]
@@ -109,12 +108,13 @@ def _weights(source, prefix):
 
 
 def torch_arrays(
-    source: "torch.nn.Module | Mapping[str, Array]",
+    source: "torch.nn.Module | Mapping[str, Array] | PathLike",
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The arrays of a module or a state dict by name: the recurrent ones, and the others.
 
     Args:
-        source: a module of PyTorch, or its state dict, of tensors or arrays.
+        source: a module of PyTorch; its state dict, of tensors or arrays; or the path of a file
+            that `torch.save` wrote of one.
 
     Returns:
         Two dicts: of what `from_torch` reads, and of the other layers, for `set_weights`. PyTorch
@@ -128,18 +128,32 @@ def torch_arrays(
     >>> list(recurrent), list(others)
     (['rnn.weight_ih_l0'], ['linear.weight'])
     """
-    if hasattr(source, "state_dict"):
-        source = source.state_dict()
-    if not hasattr(source, "items"):
+    is_path = isinstance(source, (str, os.PathLike))
+    given: Any = _loaded(source) if is_path else source
+    if hasattr(given, "state_dict"):
+        given = given.state_dict()
+    if not hasattr(given, "items"):
         raise ValueError(
-            f"Got a {type(source).__name__}, expected a module of PyTorch, its state dict, or the "
+            f"Got a {type(given).__name__}, expected a module of PyTorch, its state dict, or the "
             "path of a file of one."
         )
     recurrent: dict[str, np.ndarray] = {}
     others: dict[str, np.ndarray] = {}
-    for name, tensor in source.items():
+    for name, tensor in given.items():
         (recurrent if WEIGHT.match(name) else others)[name] = _array(tensor)
     return recurrent, others
+
+
+def _loaded(path):
+    """The state dict in a file. Modules are not read: that would run whatever code is in it."""
+    try:
+        source = _torch().load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors, a whole module perhaps. Save its state dict, "
+            "torch.save(module.state_dict(), path), or load it yourself and pass the module."
+        ) from error
+    return source.get("state_dict", source)
 
 
 def _array(tensor):

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_rnnx import engine
+from keras_rnnx.layers.shapes import map_sizes
 
 
 def positive(name, value):
@@ -52,7 +53,11 @@ def zoneout(cell, given, sizes):
 
 def spec(cell):
     """What a spec says of itself, where it is a user's own."""
-    name, sizes = type(cell.spec).__name__, cell.spec.state_sizes
+    name = type(cell.spec).__name__
+    for what in ("state_sizes", "recurrent"):
+        if callable(getattr(cell.spec, what)):
+            raise TypeError(f"{name}.{what} is a method, expected a property: write @property.")
+    sizes = cell.spec.state_sizes
     if not isinstance(sizes, (list, tuple)):
         raise TypeError(
             f"{name}.state_sizes is {sizes!r}, expected a tuple with the size of each state, such "
@@ -139,6 +144,16 @@ def sequences(layer, shape, least=3):
         )
 
 
+def step(layer, shape):
+    """The input of one step."""
+    known = getattr(layer, "input_dim", None)
+    if len(shape) != 2 or None not in (known, shape[1]) and shape[1] != known:
+        raise ValueError(
+            f"{type(layer).__name__} {layer.name!r} got one step of shape {tuple(shape)}, expected "
+            f"(batch, {known or 'features'}): a step has no time axis, x[:, t]."
+        )
+
+
 def mask(layer, mask_shape, input_shape):
     """A mask is (batch, time) of the input."""
     pairs = zip(mask_shape, input_shape[:2])
@@ -152,22 +167,20 @@ def mask(layer, mask_shape, input_shape):
 
 def initial_state(layer, states, sizes, batch):
     """As many states as the cell has, each (batch, size)."""
-    flat, expected = keras.tree.flatten(states), keras.tree.flatten(sizes)
+    # As shapes, which are leaves of a tree: a size may be a tuple, and is none itself.
+    shaped = map_sizes(lambda size: tf.TensorShape([batch, *size]), sizes)
+    flat, expected = keras.tree.flatten(states), keras.tree.flatten(shaped)
     name = f"{type(layer).__name__} {layer.name!r}"
     if len(flat) != len(expected):
         raise ValueError(
             f"{name} got {len(flat)} initial state tensor(s), expected {len(expected)}, of sizes "
-            f"{expected}. Pass initial_state=[...] with one tensor for each state."
+            f"{sizes}. Pass initial_state=[...] with one tensor for each state."
         )
-    for state, size in zip(flat, expected):
-        wanted = (batch, *size) if isinstance(size, (list, tuple)) else (batch, size)
-        shape = tuple(state.shape)
-        if len(shape) != len(wanted) or any(
-            None not in pair and pair[0] != pair[1] for pair in zip(shape, wanted)
-        ):
+    for state, wanted in zip(flat, expected):
+        if not wanted.is_compatible_with(state.shape):
             raise ValueError(
-                f"{name} got an initial state of shape {shape}, expected {wanted}: the batch of "
-                "the input and the size of the state."
+                f"{name} got an initial state of shape {tuple(state.shape)}, expected "
+                f"{tuple(wanted)}: the batch of the input and the size of the state."
             )
 
 

@@ -133,8 +133,14 @@ class Translator(keras.Model):
         return tf.reshape(tf.strings.reduce_join(words, axis=-1, separator=self.separator), shape)
 
     def decode(self, texts: Sequence[str] | Tensor, **options: Any) -> DecodedText:
-        """The K best targets of each text, a `DecodedText`. options: as of `Seq2Seq.decode`."""
-        found = self.model.decode(self.source(tf.convert_to_tensor(texts)), **options)
+        """The K best targets of each text `[B]`, a `DecodedText`.
+
+        options: as of `Seq2Seq.decode`.
+        """
+        texts = tf.convert_to_tensor(texts)
+        if texts.shape.rank == 0:
+            raise ValueError("Translator got one text, expected a list of texts: [text].")
+        found = self.model.decode(self.source(texts), **options)
         return DecodedText(self.text_of(found.ids, found.lengths), found)
 
     def call(self, inputs: Tensor) -> Tensor:

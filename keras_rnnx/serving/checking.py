@@ -171,7 +171,8 @@ def ask(
 
     Args:
         directory: a version, or the model's folder, whose newest version is then meant.
-        inputs: `{input: array}`, all with the batch first.
+        inputs: `{input: array}`, all with the batch first. (`Client.decode` takes numbers for all
+            rows too; here each row has its own.)
         signature: which one to ask.
 
     Raises:
