@@ -321,6 +321,17 @@ def test_sentences_of_librispeech(tmp_path):
     assert all(np.any(a != b) for a, b in zip(before, model.get_weights()))
 
 
+def test_other_speeds():
+    """Also at those at which the last step, rounded, is the last sample: it has no next one."""
+    clip = np.random.default_rng(1).normal(size=5057).astype("float32")
+    for steps in range(4100, 6300, 9):
+        speed = np.float32(5056 / steps)
+        found = speech_data.at_speed(tf.constant(clip), speed)
+        assert steps - len(found) in (0, 1)
+        places = speed * np.arange(len(found))
+        np.testing.assert_allclose(found, np.interp(places, np.arange(5057), clip), atol=0.01)
+
+
 @pytest.mark.slow
 def test_short_form(folder, tmp_path):
     command = [sys.executable, ROOT / "examples" / "speech_ctc.py", "--quick"]

@@ -55,7 +55,7 @@ def bigram_nats(train, test, prior=50):
 
 def draw(options, model, images, captions, words):
     """Pictures, their true captions, and where the decoder looked for each word that it said."""
-    found = model.decode(images, beam_width=4)
+    found = model.decode(images)
     texts = [text.split() for text in decode(found.ids[:, 0].numpy(), words)]
     shape = len(images), 1 + max(map(len, texts))
     size = 1.5 * shape[1], 1.8 * shape[0]
