@@ -94,6 +94,11 @@ class Recurrent(SequenceLayer):
         if is_shape(shape):
             checks.sequences(self, shape, least=3 if isinstance(self.cells[0], Cell) else 2)
 
+    def _check_step(self, shape, states):
+        if is_shape(shape) and isinstance(self.cells[0], Cell):
+            checks.step(self, shape)
+        checks.initial_state(self, states, self.sizes_to_start(states), first_shape(shape)[0])
+
     # -- states ----------------------------------------------------------------------------
 
     def get_initial_state(self, batch_size: int | Tensor) -> list[States]:

@@ -18,8 +18,6 @@ from keras_rnnx.layers.recurrent import Recurrent
 from keras_rnnx.layers.sequence import no_cudnn
 from keras_rnnx.layers.sequence import run_cells
 from keras_rnnx.layers.sequence import with_masks
-from keras_rnnx.layers.shapes import first_shape
-from keras_rnnx.layers.shapes import is_shape
 from keras_rnnx.layers.shapes import map_shapes
 from keras_rnnx.layers.shapes import shapes_of
 from keras_rnnx.layers.streams import stream
@@ -172,12 +170,6 @@ class RNN(Recurrent):
             sizes = self.sizes_to_start(initial_state)
             checks.initial_state(self, initial_state, sizes, shape[0])
 
-    def check_step(self, x: Tensor, states: States) -> None:
-        shapes = shapes_of(x)
-        if is_shape(shapes) and isinstance(self.cells[0], Cell):
-            checks.step(self, shapes)
-        checks.initial_state(self, states, self.sizes_to_start(states), first_shape(shapes)[0])
-
     def call(
         self,
         sequences: Tensor,
@@ -274,16 +266,14 @@ class RNN(Recurrent):
 
         Steps in a row, each with the states of the one before, are a call with the whole
         sequence. Start with `initial_states(batch)`. In training every step draws its own noise.
-
-        Raises:
-            ValueError: for an input or states of another shape, or a layer that goes backwards.
+        A ValueError tells of other shapes, and of a layer that goes backwards.
         """
         checks.causal(self)
         if not self.built:
             shape = map_shapes(lambda s: (s[0], None, *s[1:]), shapes_of(x))
             given = {n: c for n, c in (constants or {}).items() if c is not None}
             self.build(shape, constants_shape=shapes_of(given) if given else None)
-        self.check_step(x, states)
+        self._check_step(shapes_of(x), states)
         x = keras.tree.map_structure(lambda a: tf.convert_to_tensor(a)[:, None], x)
         states = self.complete_states(states)
         return self._run(x, states, None, training, None, constants, last_only=True)
