@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_rnnx.annotations import Array
 from keras_rnnx.annotations import Tensor
 from keras_rnnx.layers import Stream
-from keras_rnnx.layers import checks
+from keras_rnnx.layers import causal
 from keras_rnnx.layers import everything
 
 # Layers that need steps which a stream has not seen yet, or has seen before this chunk.
@@ -238,4 +238,4 @@ def check_stepwise(model):
             )
         if kind.__name__ == "Bidirectional":
             layer.step()
-        checks.causal(layer)
+        causal(layer)

@@ -3,6 +3,7 @@
 from keras_rnnx.layers.bidirectional import Bidirectional
 from keras_rnnx.layers.cell import COMMON
 from keras_rnnx.layers.cell import Cell
+from keras_rnnx.layers.checks import causal
 from keras_rnnx.layers.custom import CustomCell
 from keras_rnnx.layers.embedding import Embedding
 from keras_rnnx.layers.esn import ESN
