@@ -273,14 +273,14 @@ def number(values, digits):
     """Mean and standard deviation of the seeds."""
     if not values:
         return "not run"
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else " (one seed)"
-    return f"{statistics.mean(values):.{digits}f}{spread}"
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    few = {1: " (one seed)", 2: " (two seeds)"}.get(len(values), "")
+    return f"{statistics.mean(values):.{digits}f}{spread}{few}"
 
 
 def reached(runs, row):
-    return number(
-        [r["metrics"][row.metric] for r in runs if row.metric in r["metrics"]], row.digits
-    )
+    values = [r["metrics"][row.metric] for r in runs if row.metric in r["metrics"]]
+    return number(values, row.digits) if values or not runs else "–"
 
 
 def without_net(runs, row):
@@ -329,18 +329,19 @@ def page(record):
 
 PAGE_TEXT = """# Results
 
-What the examples reach on held-out data: mean and standard deviation of three seeds. *Stock Keras*
-is `keras.layers` in the same net, or in the closest that they can build (the example says what
-differs), with the same seeds and for as many seconds of processor time, compilation included. What
-needs no net is computed from the same data by the example itself. `python -m examples.results` runs
-what is missing and writes this page; the runs are in `results.json`. Where it says "not run", they
-are still to come.
+What the examples reach on held-out data: mean and standard deviation of three seeds. *Stock
+Keras* is `keras.layers` in the same net, or in the closest that they can build (the example says
+what differs), with the same seeds and for as many seconds of processor time, compilation
+included. Where it has nothing of the kind, such as a beam search, there is a dash. What needs no
+net is computed from the same data by the example itself. `python -m examples.results` runs what
+is missing and writes this page; the runs are in `results.json`. Where it says "not run", or tells
+of fewer seeds, they are still to come.
 
 {results}
 
 Elsewhere, each with its figures and what they are measured against: what each regularizer brings
 ([regularizers](regularization.md)), which nets remember for 400 steps
-([long_memory](vanishing_gradients.md)), a cell of one's own beside its slow form
+([long_memory](vanishing_gradients.md)), a cell of one's own beside an LSTM
 ([own_cell](writing_a_cell.md)), the loss on two devices beside that on one
 ([distributed](distributed.md)), and what all cost in time ([benchmarks](benchmarks.md)).
 

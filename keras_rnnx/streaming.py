@@ -137,15 +137,12 @@ class StreamingSession:
             )
 
     def _check_states(self, states):
-        shapes = lambda tensors: [tuple(a.shape[1:]) for a in tensors or []]
-        fits = zip(shapes(states), self._state_shapes)
-        if states is not None and (
-            len(states) != len(self._state_shapes)
-            or not all(tf.TensorShape(own).is_compatible_with(wanted) for own, wanted in fits)
-        ):
+        shapes, wanted = [tuple(s.shape[1:]) for s in states], self._state_shapes
+        fits = lambda shape, other: tf.TensorShape(shape).is_compatible_with(other)
+        if len(shapes) != len(wanted) or not all(map(fits, shapes, wanted)):
             raise ValueError(
-                f"The client has states of the shapes {shapes(states)}, expected "
-                f"{self._state_shapes}. Restore what `states` returned for this very model."
+                f"The client has states of the shapes {shapes}, expected {wanted}. Restore what "
+                "`states` returned for this very model."
             )
 
     def _client(self, client):
@@ -172,7 +169,8 @@ class StreamingSession:
         )
         with self._trace_lock:  # two threads would trace at the same time, and one in vain
             first = self._function(specs, None)  # which also tells how states are nested
-            self._check_states(states)
+            if states is not None:
+                self._check_states(states)
             function = first if states is None else self._function(specs, states)
         return function(x, states or [])
 

@@ -64,7 +64,10 @@ def test_page(folder):
     line = f"error, % | {reached} | a guess 50.0 | 7.6 (somebody) |"
     assert f"| [toy](../examples/toy.py) | {line}\n" in text
     assert "| some data | `a` (pip) | less | 1,234 | 32 ± 1 | 2 |\n" in text
-    assert "2.0 (one seed)" in results.page(runs[1:2])
+    assert "| 2.0 (one seed) | not run |" in results.page(runs[1:2])
+    assert f"| 1.5 ± {statistics.stdev([1, 2]):.1f} (two seeds) |" in results.page(runs[:2])
+    runs[3:] = [run | {"metrics": {}} for run in runs[3:]]
+    assert f"| 2.0 ± {deviation:.1f} | – |" in results.page(runs), "what stock Keras does not have"
 
 
 def test_page_of_the_documentation_is_that_of_the_record():

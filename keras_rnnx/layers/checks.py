@@ -150,7 +150,7 @@ def step(layer, shape):
     if len(shape) != 2 or None not in (known, shape[1]) and shape[1] != known:
         raise ValueError(
             f"{type(layer).__name__} {layer.name!r} got one step of shape {tuple(shape)}, expected "
-            f"(batch, {known or 'features'}): a step has no time axis, x[:, t]."
+            f"(batch, {known or 'features'}), without a time axis: pass x[:, t]."
         )
 
 
